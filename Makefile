@@ -1,0 +1,39 @@
+# Every target sets up what it needs in .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+INSTALL := $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint types check wheel clean
+
+demo: $(VENV)/installed-demo
+	$(VENV)/bin/hf-dwt demo $(ARGS)
+
+test: $(VENV)/installed-dev
+	$(RUN) pytest -n 2 --dist worksteal $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+
+types: $(VENV)/installed-dev
+	$(RUN) mypy
+
+check: lint types test
+
+wheel: $(VENV)/installed-dev
+	$(RUN) build --wheel --no-isolation --outdir dist .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[plots]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,4 @@
+"""Installs hf_dwt for tools that still look for this file; all metadata is in pyproject.toml."""
+from setuptools import setup
+
+setup()
