@@ -1,0 +1,60 @@
+"""Telling a whole checkpoint from a half-written one.
+
+`Trainer` writes `trainer_state.json` last. So a checkpoint is whole if that file is there and can be read, provided
+that it is removed before a checkpoint is written over, and that no other rank is still writing when it appears.
+"""
+
+import json
+from pathlib import Path
+
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
+
+
+def is_whole(checkpoint: str | Path) -> bool:
+    """Tell whether a checkpoint was written to its end."""
+    try:
+        json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def last_whole_checkpoint(output_dir: str | Path) -> str:
+    """Find the latest checkpoint of a run that can be resumed from.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = sort_checkpoints(str(output_dir)) if Path(output_dir).is_dir() else []
+    whole = [checkpoint for checkpoint in found if is_whole(checkpoint)]
+    if not whole:
+        half_written = f" ({len(found)} were half-written and are ignored)" if found else ""
+        raise ValueError(f"No valid checkpoint found in output directory ({output_dir}){half_written}.")
+    return str(whole[-1])
+
+
+def require_whole(checkpoint: str | Path) -> None:
+    """Refuse to resume from a checkpoint that is missing or half-written.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it is half-written.
+    """
+    if not Path(checkpoint).is_dir():
+        raise FileNotFoundError(f"`resume_from_checkpoint` is {str(checkpoint)!r}, which is no folder.")
+    if not is_whole(checkpoint):
+        raise ValueError(
+            f"The checkpoint {str(checkpoint)!r} is half-written: its {TRAINER_STATE_NAME} is missing or cut off. "
+            "Pass `resume_from_checkpoint=True` for the last whole one."
+        )
+
+
+def invalidate(checkpoint: str | Path) -> None:
+    """Mark a checkpoint as half-written before it is written over."""
+    (Path(checkpoint) / TRAINER_STATE_NAME).unlink(missing_ok=True)
+
+
+def checkpoint_folder(run_dir: str | Path, step: int) -> Path:
+    """Where `Trainer` keeps the checkpoint of a step."""
+    return Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"

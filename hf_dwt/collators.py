@@ -1,0 +1,74 @@
+"""Which collator a language model's batches are made with."""
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers.trainer_utils import has_length
+from transformers.utils import logging
+
+from hf_dwt.data import CausalCollator, MaskingCollator
+from hf_dwt.evaluation.reseeded import ReseededCollator
+from hf_dwt.language_models import Kind
+
+logger = logging.get_logger(__name__)
+
+Collator = Callable[[list[Any]], dict[str, Any]]
+
+
+def choose_collator(
+    kind: Kind,
+    given: Collator | None,
+    *,
+    default: Collator,
+    dataset: Any,
+    processing_class: Any | None,
+    seed: int,
+) -> Collator:
+    """Take the user's collator, else `Trainer`'s own where there are labels, else one that makes them.
+
+    Args:
+        kind: What the examples are for.
+        given: The user's collator, if any.
+        default: What `Trainer` uses without one.
+        dataset: Training or evaluation data, looked at for a `labels` column; None has none.
+        processing_class: The tokenizer.
+        seed: Of the masks.
+
+    Raises:
+        ValueError: If masks are needed, but there is no tokenizer.
+    """
+    if dataset is None or _brings_labels(dataset):
+        return given or default
+    if given is not None:
+        if kind == "masked" and not isinstance(given, MaskingCollator):
+            logger.warning(
+                "Your `data_collator` draws its masks from a global generator: a resumed run will see other masks than "
+                "an uninterrupted one. Evaluation reseeds it. `hf_dwt.data.MaskingCollator` has neither problem."
+            )
+        return given
+    if kind == "causal":
+        logger.info("The examples have no labels: they are copied from `input_ids`.")
+        return CausalCollator(processing_class)
+    if processing_class is None:
+        raise ValueError(
+            "The examples have no `labels`, and without a tokenizer they cannot be masked. Pass `processing_class`, or "
+            "a `data_collator` that makes labels."
+        )
+    logger.info("The examples have no labels: 15 % of their tokens are masked, see `hf_dwt.data.MaskingCollator`.")
+    return MaskingCollator(processing_class, seed=seed)
+
+
+def evaluation_collator(collator: Collator, seed: int) -> Collator:
+    """Make a collator whose batches depend on their examples alone, neither on the epoch nor on global generators."""
+    if isinstance(collator, MaskingCollator):
+        return collator.for_evaluation()
+    return collator if isinstance(collator, CausalCollator) else ReseededCollator(collator, seed)
+
+
+def _brings_labels(dataset: Any) -> bool:
+    if isinstance(dataset, dict):
+        return any(map(_brings_labels, dataset.values()))
+    columns = vars(dataset).get("column_names") or getattr(dataset, "column_names", None)
+    if columns is None:
+        columns = dataset[0] if has_length(dataset) and len(dataset) else next(iter(dataset), ())
+    return "labels" in columns

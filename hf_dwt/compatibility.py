@@ -1,0 +1,118 @@
+"""What does not go together is refused here, before any work starts."""
+
+from dataclasses import fields
+from os import PathLike
+
+from torch import nn
+from transformers import PreTrainedModel, Trainer
+from transformers.utils import logging
+
+from hf_dwt.arguments import DistillationArguments
+from hf_dwt.language_models import language_model_kind
+from hf_dwt.preflight import FirstImpression
+from hf_dwt.teacher import Teacher
+
+logger = logging.get_logger(__name__)
+
+
+def refuse_teacher(model: nn.Module, teacher: Teacher | PreTrainedModel | str | PathLike[str] | None) -> None:
+    """Refuse to teach what is no language model.
+
+    Raises:
+        TypeError: If there is a teacher.
+    """
+    if teacher is not None:
+        raise TypeError(
+            f"A teacher needs a student that is a masked or causal language model; `model` is "
+            f"{type(model).__name__}. Without `teacher` it is trained as by `Trainer`."
+        )
+
+
+def refuse_options(trainer: Trainer, has_teacher: bool) -> None:
+    """Refuse options of `Trainer` under which the loss would not be what it says.
+
+    Raises:
+        ValueError: Naming the option and what to do.
+    """
+    args, config = trainer.args, trainer.model.config.to_dict()
+    if has_teacher and trainer.compute_loss_func is not None:
+        raise ValueError(
+            "`compute_loss_func` cannot be used with a teacher: both would be the loss. Register a weighting policy, "
+            "or train without `teacher`."
+        )
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{args.n_gpu} GPUs without a launcher use `nn.DataParallel`, which cannot gather single positions. "
+            f"Start the script with `torchrun --nproc_per_node {args.n_gpu}`, or show it one GPU."
+        )
+    if args.use_liger_kernel:
+        raise ValueError("`use_liger_kernel` would replace the head whose logits are compared: leave it out.")
+    sizes = {
+        "tensor": trainer.get_tp_size(),
+        "context": trainer.get_cp_size(),
+        "sequence": trainer.get_sp_size(),
+    }
+    for name, size in sizes.items():
+        if size > 1:
+            raise ValueError(f"{name} parallelism (here over {size} processes) is not supported; use DDP.")
+    if config.get("output_router_logits"):
+        raise ValueError("Auxiliary router losses are not supported: set `output_router_logits=False`.")
+
+
+def check_pair(teacher: Teacher, student: nn.Module) -> None:
+    """Check that a teacher can teach a student; a larger teacher is told, not refused.
+
+    Raises:
+        ValueError: If they are of different kinds, or share parameters.
+    """
+    kind = language_model_kind(student)
+    if teacher.kind != kind:
+        raise ValueError(f"The teacher ({teacher.origin}) is a {teacher.kind} language model, `model` a {kind} one.")
+    if {id(each) for each in teacher.model.parameters()} & {id(each) for each in student.parameters()}:
+        raise ValueError("`teacher` and `model` share parameters: a frozen teacher cannot be trained. Pass a copy.")
+    num_teacher, num_student = (sum(each.numel() for each in model.parameters()) for model in (teacher.model, student))
+    if num_teacher > num_student:
+        logger.warning(
+            f"The teacher ({teacher.origin}) has more parameters than the student, {num_teacher:,} against "
+            f"{num_student:,}: this is ordinary distillation, not distillation from a weak teacher."
+        )
+
+
+def require_unknown_token(teacher: Teacher) -> None:
+    """Check that there is a token to map added tokens to.
+
+    Raises:
+        ValueError: If the teacher's tokenizer is not known, or has no unknown token.
+    """
+    if teacher.processing_class is None or teacher.processing_class.unk_token_id is None:
+        raise ValueError(
+            f"`map_added_tokens_to_unknown` needs a teacher with an unknown token; the tokenizer of {teacher.origin} "
+            "has none, or is not there."
+        )
+
+
+def judge(teacher: Teacher, impression: FirstImpression, allow_bad_teacher: bool) -> None:
+    """Refuse a teacher that is no better than guessing by token frequency.
+
+    Raises:
+        ValueError: If it is, unless it is allowed; then it is only told.
+    """
+    if impression.teacher_loss < impression.unigram_loss:
+        return
+    message = (
+        f"The teacher ({teacher.origin}) is no better than guessing by token frequency: its loss is "
+        f"{impression.teacher_loss:.3f} against {impression.unigram_loss:.3f} nats at {impression.num_positions:,} "
+        "positions. Are these its trained weights, its tokenizer and its kind of text?"
+    )
+    if not allow_bad_teacher:
+        raise ValueError(f"{message} `allow_bad_teacher=True` trains anyway.")
+    logger.warning(message)
+
+
+def warn_of_unused_choices(choices: DistillationArguments) -> None:
+    """Tell which settings have no effect because there is no teacher."""
+    defaults = DistillationArguments()
+    names = [field.name for field in fields(DistillationArguments)]
+    unused = [name for name in names if getattr(choices, name) != getattr(defaults, name)]
+    if unused:
+        logger.warning(f"There is no `teacher`: {', '.join(unused)} have no effect, the hard loss has weight 1.")

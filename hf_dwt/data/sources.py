@@ -1,0 +1,110 @@
+"""Raw text from the Hub or from local files."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset, IterableDataset, load_dataset
+
+_BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
+_KINDS = ", ".join(_BUILDERS)
+
+
+def load_text(
+    source: str | Path | Sequence[str | Path],
+    *,
+    split: str = "train",
+    streaming: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    name: str | None = None,
+) -> Dataset | IterableDataset:
+    """The rows of a Hub data set, or of local files; of a .txt file, one row `text` per line.
+
+    Args:
+        source: A Hub data set id, or a file, folder, glob pattern or list of files with the extension
+            .txt, .json, .jsonl, .parquet or .csv. What exists locally is taken before the Hub. In a folder,
+            files with other extensions and hidden files are passed over. Files are read in sorted order.
+        split: Split of a Hub data set, slices allowed ("train[:10%]"). Local files are all "train".
+        streaming: Read rows as they are needed. An empty stream is not noticed here.
+        revision: Hub only: commit, tag or branch.
+        token: Hub only: access token, or True for the stored one.
+        name: Hub only: configuration of the data set ("20231101.en").
+
+    Raises:
+        FileNotFoundError: `source` looks like a path, and there is nothing.
+        ValueError: Files of several or unknown kinds, no rows, or Hub options for local files.
+
+    Example:
+        >>> from hf_dwt.data import load_text
+        >>> load_text("missing/speeches.txt")
+        Traceback (most recent call last):
+        FileNotFoundError: ...
+    """
+    files = _local_files(source)
+    if files is None:
+        dataset = load_dataset(str(source), name, split=split, streaming=streaming, revision=revision, token=token)
+    else:
+        if revision is not None or name is not None:
+            raise ValueError(f"`revision` and `name` are for Hub data sets, but {source!r} is a local path.")
+        builder = _builder(files)
+        _check_not_empty(sum(file.stat().st_size for file in files), source)
+        dataset = load_dataset(builder, data_files=[str(file) for file in files], split=split, streaming=streaming)
+    if not streaming:
+        _check_not_empty(len(dataset), source)
+    return dataset
+
+
+def _local_files(source: str | Path | Sequence[str | Path]) -> list[Path] | None:
+    """Sorted files that `source` stands for, or None if it is the id of a Hub data set."""
+    if not isinstance(source, (str, Path)):
+        return sorted(file for item in source for file in _files_at(Path(item)))
+    if Path(source).expanduser().exists() or isinstance(source, Path):
+        return _files_at(Path(source))
+    if any(character in source for character in "*?["):
+        matches = sorted(Path(match) for match in glob.glob(source, recursive=True))
+        if not matches:
+            raise FileNotFoundError(f"No file matches the pattern {source!r} in {Path.cwd()}.")
+        return [match for match in matches if match.is_file()]
+    return _files_at(Path(source)) if _looks_like_a_path(source) else None
+
+
+def _looks_like_a_path(source: str) -> bool:
+    is_anchored = source.startswith(("/", ".", "~")) or source.count("/") > 1 or "\\" in source
+    return is_anchored or Path(source).suffix in _BUILDERS
+
+
+def _files_at(path: Path) -> list[Path]:
+    path = path.expanduser()
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"There is no file or folder {str(path)!r} in {Path.cwd()}. "
+            'A Hub data set is named as "user/name", without an extension.'
+        )
+    found = [file for file in path.rglob("*") if file.suffix in _BUILDERS and file.is_file()]
+    visible = [file for file in found if not any(p.startswith(".") for p in file.relative_to(path).parts)]
+    if not visible:
+        raise ValueError(f"The folder {str(path)!r} holds no file with one of the extensions {_KINDS}.")
+    return sorted(visible)
+
+
+def _builder(files: Sequence[Path]) -> str:
+    if not files:
+        raise ValueError("`source` is an empty list: give at least one file.")
+    unknown = sorted({file.suffix for file in files} - _BUILDERS.keys())
+    if unknown:
+        raise ValueError(f"Cannot read files with the extension {unknown[0]!r}: use one of {_KINDS}.")
+    builders = {_BUILDERS[file.suffix] for file in files}
+    if len(builders) > 1:
+        raise ValueError(
+            f"The files are of several kinds ({', '.join(sorted({file.suffix for file in files}))}): "
+            "load each kind by itself and join them with `datasets.concatenate_datasets`."
+        )
+    return builders.pop()
+
+
+def _check_not_empty(size: int, source: object) -> None:
+    if size == 0:
+        raise ValueError(f"{source!r} holds no rows.")

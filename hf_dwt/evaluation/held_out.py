@@ -1,0 +1,78 @@
+"""Figures of a held-out set, as sums and counts per example, so that batch sizes and ranks change nothing."""
+
+# Axes in names: N positions, B examples of a batch.
+
+import math
+
+import torch
+from torch import Tensor
+
+from hf_dwt.losses import IGNORED_LABEL, hard_loss, shared_soft_loss
+from hf_dwt.positions import Positions
+
+_STUDENT_SUMS = ("positions", "loss", "correct")
+_TEACHER_SUMS = ("teacher_positions", "soft_loss", "teacher_hard_loss", "gap", "agreeing")
+
+
+def sums_per_example(
+    batch_size: int,
+    positions: Positions,
+    student_logits: Tensor,
+    teacher_logits: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Score a batch against its labels and, where the teacher speaks, against the teacher.
+
+    Args:
+        batch_size: Number of examples, those without any position included.
+        positions: Where predictions were asked for.
+        student_logits: Shape (positions, vocabulary).
+        teacher_logits: Shape (positions, shared tokens), None if the teacher is not asked.
+        temperature: Of the soft loss.
+
+    Returns:
+        Shape (batch, sums), float32: the sums that `held_out_metrics` turns into means, 3 without a teacher, else 8.
+    """
+    hard_N = hard_loss(student_logits, positions.labels)
+    columns = [torch.ones_like(hard_N), hard_N, student_logits.argmax(-1) == positions.labels]
+    if teacher_logits is not None:
+        num_shared = teacher_logits.shape[-1]
+        knows_N = positions.labels < num_shared
+        teacher_hard_N = hard_loss(teacher_logits, positions.labels.where(knows_N, IGNORED_LABEL))
+        agreeing_N = student_logits[:, :num_shared].argmax(-1) == teacher_logits.argmax(-1)
+        columns += [
+            knows_N,
+            shared_soft_loss(student_logits, teacher_logits, positions.labels, temperature),
+            teacher_hard_N,
+            hard_N * knows_N - teacher_hard_N,
+            agreeing_N & knows_N,
+        ]
+    values = torch.stack([column.float() for column in columns], dim=-1)
+    return values.new_zeros(batch_size, len(columns)).index_add_(0, positions.examples, values)
+
+
+def held_out_metrics(per_example: list[Tensor]) -> dict[str, float]:
+    """Means over all positions of a set; the figures of a teacher that was not asked are absent.
+
+    Args:
+        per_example: Batches of `sums_per_example`. Without any position there are no figures.
+
+    Returns:
+        `loss` (nats), `perplexity`, `accuracy`, and with a teacher `soft_loss`, `teacher_hard_loss`, `gap` (student's
+        hard loss minus teacher's; all nats) and `agreement` (share of positions with the same most likely token).
+    """
+    totals = torch.cat(per_example).double().sum(dim=0).tolist()
+    sums = dict(zip(_STUDENT_SUMS + _TEACHER_SUMS, totals, strict=False))
+    if not sums["positions"]:
+        return {}
+    loss = sums["loss"] / sums["positions"]
+    metrics = {
+        "loss": loss,
+        "perplexity": math.exp(min(loss, 700.0)),
+        "accuracy": sums["correct"] / sums["positions"],
+    }
+    if sums.get("teacher_positions"):
+        count = sums["teacher_positions"]
+        metrics |= {name: sums[name] / count for name in ("soft_loss", "teacher_hard_loss", "gap")}
+        metrics["agreement"] = sums["agreeing"] / count
+    return metrics

@@ -1,0 +1,81 @@
+"""What `DWTTrainer` does at the events of a run: callbacks that it adds to itself."""
+
+from typing import Any, Protocol
+
+from transformers.trainer_callback import (
+    ExportableState,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
+from transformers.training_args import TrainingArguments
+
+
+class Listener(Protocol):
+    """The part of `DWTTrainer` that `TrainerEvents` tells of events."""
+
+    def before_training(self) -> None:
+        """Check data and teacher; the models are in place, no step is done."""
+
+    def before_epoch(self, epoch: int) -> None:
+        """Draw new masks."""
+
+    def before_step(self) -> None:
+        """Let the teacher go if it will not be asked again."""
+
+    def after_training(self) -> None:
+        """Refuse a result that a broken teacher has spoilt."""
+
+
+class TrainerEvents(TrainerCallback):  # type: ignore[misc]
+    """Passes the events of a run on to its trainer."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Pass the start of training on."""
+        self._listener.before_training()
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Pass the start of an epoch on, or of what is left of it after a resume."""
+        self._listener.before_epoch(int(state.epoch or 0))
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Pass the start of an optimiser step on."""
+        self._listener.before_step()
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Pass the end of training on."""
+        self._listener.after_training()
+
+
+class WeightingHorizon(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """Keeps the horizon of the weighting policy in the checkpoints, and refuses to change it unnoticed.
+
+    Args:
+        requested: `weighting_steps`, None for the whole run.
+    """
+
+    def __init__(self, requested: int | None = None) -> None:
+        self.requested = requested
+        self.steps: int | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Set the horizon; a resumed run's must be the saved one, unless another was asked for.
+
+        Raises:
+            ValueError: If the run's length has changed and `weighting_steps` is not given.
+        """
+        self.steps = self.requested or state.max_steps
+        saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}).get("steps")
+        if state.global_step and saved not in (None, self.steps) and self.requested is None:
+            raise ValueError(
+                f"The checkpoint's soft-loss weight runs over {saved} steps, this run has {self.steps}. Set "
+                f"`weighting_steps={saved}` to keep its course, or `weighting_steps={self.steps}` to change it."
+            )
+        state.stateful_callbacks[type(self).__name__] = self.state()
+
+    def state(self) -> dict[str, Any]:
+        """Return what is saved."""
+        return {"args": {"requested": self.requested}, "attributes": {"steps": self.steps}}

@@ -1,0 +1,171 @@
+"""Run a model's head only where a prediction is asked for.
+
+A masked LM is asked about 15 % of its tokens, yet its head, a third of a small model's forward pass, computes
+logits for all of them. Here a forward hook on the backbone keeps the hidden states of the chosen positions, and the
+model's own head and whatever wraps the model (DDP, FSDP, DeepSpeed) do the rest.
+"""
+
+# Axes in names: B batch, L length, N positions, V vocabulary, H hidden.
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+from transformers.trainer_utils import unwrap_peft_model
+from transformers.utils import logging
+
+from hf_dwt.language_models import Kind
+from hf_dwt.losses import IGNORED_LABEL
+
+logger = logging.get_logger(__name__)
+
+_LABEL_NAMES = ("labels", "shift_labels")
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The places of a batch where a prediction is asked for.
+
+    Attributes:
+        indices: Shape (positions,), indices into the flattened (batch * length) tokens, ascending.
+        labels: Shape (positions,), the tokens to be predicted there.
+        length: Tokens per example, so that `indices // length` is the example of each position.
+    """
+
+    indices: Tensor
+    labels: Tensor
+    length: int
+
+    def __len__(self) -> int:
+        return self.indices.shape[0]
+
+    @property
+    def examples(self) -> Tensor:
+        """Shape (positions,), which example of the batch each position belongs to."""
+        return self.indices // self.length
+
+
+def masked_positions(labels: Tensor) -> Positions:
+    """Positions of a masked LM: each token that has a label predicts that label.
+
+    Args:
+        labels: Shape (batch, length), -100 where no prediction is asked for.
+    """
+    flat_labels = labels.flatten()
+    indices = (flat_labels != IGNORED_LABEL).nonzero().squeeze(-1)
+    return Positions(indices, flat_labels[indices], labels.shape[-1])
+
+
+def causal_positions(labels: Tensor) -> Positions:
+    """Positions of a causal LM: each token predicts the label of the next one, the last token of a row nothing.
+
+    Args:
+        labels: Shape (batch, length), not shifted, -100 where no prediction is asked for.
+    """
+    return masked_positions(nn.functional.pad(labels[..., 1:], (0, 1), value=IGNORED_LABEL))
+
+
+def positions_of(kind: Kind, inputs: Mapping[str, Any]) -> Positions:
+    """Positions of a batch, by the kind of language model; labels under `shift_labels` are shifted already."""
+    if "shift_labels" in inputs:
+        return masked_positions(inputs["shift_labels"])
+    return masked_positions(inputs["labels"]) if kind == "masked" else causal_positions(inputs["labels"])
+
+
+def has_labels(inputs: Mapping[str, Any]) -> bool:
+    """Tell whether a batch says what is to be predicted."""
+    return any(inputs.get(name) is not None for name in _LABEL_NAMES)
+
+
+def without_labels(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments for a model that shall not compute a loss of its own."""
+    return {name: value for name, value in inputs.items() if name not in _LABEL_NAMES}
+
+
+def logits_at(model: nn.Module, inputs: Mapping[str, Any], positions: Positions) -> Tensor:
+    """Logits at the given positions, from one forward pass whose head sees no other position.
+
+    Values and gradients are those of the full forward pass. A model class without a separate backbone, or whose
+    head needs whole rows, takes the full path; a warning says so once.
+
+    Args:
+        model: A language model, possibly wrapped (DDP, DeepSpeed, `torch.compile`, PEFT).
+        inputs: Its keyword arguments, without labels.
+        positions: Where to predict.
+
+    Returns:
+        Shape (positions, vocabulary).
+    """
+    core = unwrap_peft_model(extract_model_from_parallel(model, keep_torch_compile=False))
+    backbone = core.base_model
+    if backbone is core or type(core) in _classes_without_selection:
+        _warn_of_full_path(type(core).__name__)
+        return select(full_logits(model, inputs), positions)
+    with _keep_only(backbone, positions):
+        logits_1NV = full_logits(model, inputs)
+    if logits_1NV.shape[:-1] != (1, len(positions)):
+        _classes_without_selection.add(type(core))
+        return logits_at(model, inputs, positions)
+    return logits_1NV.squeeze(0)
+
+
+def full_logits(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    """Logits of one forward pass, shape (batch, length, vocabulary), from tuple and mapping outputs alike."""
+    logits: Tensor = model(**inputs)[0]
+    return logits
+
+
+def select(states: Tensor, positions: Positions) -> Tensor:
+    """Rows of `states`, shape (batch, length, features), at the positions: shape (positions, features)."""
+    return states.flatten(end_dim=1).index_select(0, positions.indices)
+
+
+_classes_without_selection: set[type] = set()
+
+
+def _warn_of_full_path(name: str) -> None:
+    logger.warning_once(
+        f"`{name}` has no backbone whose hidden states its head takes position by position: "
+        "its head is run at every position, which costs time and memory but changes no result."
+    )
+
+
+class _Selection:
+    """Forward hook that keeps the hidden states of some positions, and all of them while none are set.
+
+    It stays registered: `torch.compile` does not notice hooks that come and go, but it does notice `positions`.
+    """
+
+    def __init__(self) -> None:
+        self.positions: Positions | None = None
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if self.positions is None:
+            return output
+        hidden_1NH = select(output[0], self.positions).unsqueeze(0)
+        if isinstance(output, tuple):
+            return (hidden_1NH, *output[1:])
+        output.last_hidden_state = hidden_1NH
+        return output
+
+
+def _selection_of(backbone: nn.Module) -> _Selection:
+    for hook in backbone._forward_hooks.values():
+        if isinstance(hook, _Selection):
+            return hook
+    selection = _Selection()
+    backbone.register_forward_hook(selection)
+    return selection
+
+
+@contextmanager
+def _keep_only(backbone: nn.Module, positions: Positions) -> Iterator[None]:
+    selection = _selection_of(backbone)
+    selection.positions = positions
+    try:
+        yield
+    finally:
+        selection.positions = None

@@ -1,0 +1,112 @@
+"""Before the first step: is there anything to predict, and is the teacher better than guessing?"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.trainer_utils import has_length
+
+from hf_dwt.losses import IGNORED_LABEL, hard_loss
+from hf_dwt.positions import Positions
+
+_NUM_POSITIONS = 1000
+_MOST_EXAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class FirstImpression:
+    """How a teacher does on the first batches.
+
+    Attributes:
+        teacher_loss: Its mean hard loss, nats per position.
+        unigram_loss: The loss of guessing each token by its frequency in the same batches, nats per position.
+        num_positions: Positions that both are taken over.
+    """
+
+    teacher_loss: float
+    unigram_loss: float
+    num_positions: int
+
+
+def first_batches(
+    dataset: Any,
+    collate: Callable[[list[Any]], dict[str, Any]],
+    batch_size: int,
+    positions_of: Callable[[Mapping[str, Any]], Positions],
+) -> list[dict[str, Any]]:
+    """Collate batches until they hold a thousand positions, or the data end. No global generator is touched.
+
+    A sized data set is sampled, so that an ordered one does not mislead; a stream is read from its start. Every rank
+    sees the same batches.
+
+    Raises:
+        ValueError: If the data set is empty, or asks for no prediction at all.
+    """
+    batches, num_positions = [], 0
+    for batch in _batches(dataset, collate, batch_size):
+        batches.append(batch)
+        num_positions += len(positions_of(batch))
+        if num_positions >= _NUM_POSITIONS:
+            break
+    if not batches:
+        raise ValueError("`train_dataset` is empty.")
+    if num_positions == 0:
+        raise ValueError(
+            f"`train_dataset` asks for no prediction: in {len(batches)} batches every label is {IGNORED_LABEL}."
+        )
+    return batches
+
+
+def first_impression(
+    batches: Iterable[Mapping[str, Tensor]],
+    positions_of: Callable[[Mapping[str, Any]], Positions],
+    teacher_logits_of: Callable[[Mapping[str, Any], Positions], Tensor],
+) -> FirstImpression:
+    """Measure the teacher and the unigram model on the positions whose label the teacher knows.
+
+    The unigram model takes add-one frequencies over all tokens of the same batches.
+
+    Args:
+        batches: As `first_batches` returns them, on the teacher's device.
+        positions_of: Finds the positions of a batch.
+        teacher_logits_of: Shape (positions, shared tokens) for a batch and its positions.
+    """
+    tokens, labels, teacher_losses = [], [], []
+    num_shared = 0
+    for batch in batches:
+        positions = positions_of(batch)
+        logits = teacher_logits_of(batch, positions)
+        num_shared = logits.shape[-1]
+        known = positions.labels < num_shared
+        labels.append(positions.labels[known])
+        teacher_losses.append(hard_loss(logits[known], labels[-1]))
+        tokens.append(_original_tokens(batch))
+    all_tokens, all_labels = torch.cat(tokens), torch.cat(labels)
+    counts = torch.bincount(all_tokens[all_tokens < num_shared], minlength=num_shared) + 1
+    log_frequencies = counts.log() - counts.sum().log()
+    return FirstImpression(
+        teacher_loss=torch.cat(teacher_losses).mean().item(),
+        unigram_loss=-log_frequencies[all_labels].mean().item(),
+        num_positions=len(all_labels),
+    )
+
+
+def _original_tokens(batch: Mapping[str, Tensor]) -> Tensor:
+    """Tokens as they were before masking, shape (tokens,), without padding."""
+    tokens = batch["labels"].where(batch["labels"] != IGNORED_LABEL, batch["input_ids"])
+    mask = batch.get("attention_mask")
+    return tokens.flatten() if mask is None else tokens[mask.bool()]
+
+
+def _batches(dataset: Any, collate: Callable[[list[Any]], dict[str, Any]], batch_size: int) -> Iterator[dict[str, Any]]:
+    if has_length(dataset):
+        indices = Random(0).sample(range(len(dataset)), min(len(dataset), _MOST_EXAMPLES))
+        examples: Iterator[Any] = (dataset[index] for index in indices)
+    else:
+        examples = islice(dataset, _MOST_EXAMPLES)
+    while chunk := list(islice(examples, batch_size)):
+        yield collate(chunk)

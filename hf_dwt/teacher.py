@@ -1,0 +1,267 @@
+"""The weak teacher: loaded from the Hub or a folder, checked and frozen."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from hf_dwt.language_models import architecture_kind, language_model_kind
+from hf_dwt.positions import Positions, logits_at
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a teacher came from.
+
+    Attributes:
+        name: Hub id or folder as it was given, None for a model that was passed in memory.
+        revision: Branch, tag or commit as it was asked for.
+        commit: Full commit that it was resolved to, None for a folder.
+    """
+
+    name: str | None = None
+    revision: str | None = None
+    commit: str | None = None
+
+    def __str__(self) -> str:
+        if self.name is None:
+            return "a model passed in memory"
+        return self.name if self.commit is None else f"{self.name}@{self.commit}"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen language model that a student listens to.
+
+    The model is put into evaluation mode and its parameters stop requiring gradients; nothing else of it changes.
+
+    Attributes:
+        model: A masked or causal language model.
+        processing_class: Its tokenizer, None if it is not known.
+        origin: Where it came from.
+
+    Raises:
+        TypeError: If the model is no masked or causal language model.
+        ValueError: If it is quantised, spread over devices, or has fewer logits than its tokenizer has tokens.
+
+    Example:
+        >>> from transformers import BertConfig, BertForMaskedLM
+        >>> small = BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=1)
+        >>> Teacher(BertForMaskedLM(small)).kind
+        'masked'
+    """
+
+    model: PreTrainedModel
+    processing_class: Any | None = None
+    origin: Origin = field(default_factory=Origin)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, torch.nn.Module) or language_model_kind(self.model) is None:
+            raise TypeError(
+                f"`teacher` must be a masked or causal language model, got {type(self.model).__name__} "
+                f"({self.origin}). Encoder-decoders and bare encoders cannot teach here."
+            )
+        _check_whole_and_unquantised(self)
+        if self.processing_class is not None and len(self.processing_class) > self.vocab_size:
+            raise ValueError(
+                f"The teacher ({self.origin}) predicts {self.vocab_size} tokens, but its tokenizer has "
+                f"{len(self.processing_class)}: they do not belong together."
+            )
+        self.model.requires_grad_(False).eval()
+
+    @property
+    def kind(self) -> str:
+        """'masked' or 'causal'."""
+        return str(language_model_kind(self.model))
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of its logits, padding rows included."""
+        size: int = self.model.config.get_text_config().vocab_size
+        return size
+
+    @torch.no_grad()
+    def logits_at(
+        self,
+        inputs: Mapping[str, Any],
+        positions: Positions,
+        num_shared_tokens: int,
+        *,
+        map_added_tokens_to_unknown: bool = False,
+    ) -> Tensor:
+        """Logits of the shared tokens at the positions, shape (positions, shared tokens), without gradient.
+
+        Args:
+            inputs: The student's keyword arguments; those that the teacher does not know are left out.
+            positions: Where to predict.
+            num_shared_tokens: Real tokens that both models know, see `vocabulary.num_shared_tokens`.
+            map_added_tokens_to_unknown: Read the unknown token where the student has added one.
+
+        Raises:
+            ValueError: If the sequences are longer than the teacher can read, or hold tokens that it lacks.
+        """
+        self._check_length(inputs["input_ids"].shape[-1])
+        parameters = signature(self.model.forward).parameters
+        own = {name: value for name, value in inputs.items() if name in parameters}
+        own["input_ids"] = self._known_tokens(inputs["input_ids"], num_shared_tokens, map_added_tokens_to_unknown)
+        if "use_cache" in parameters:
+            own["use_cache"] = False
+        return logits_at(self.model, own, positions)[:, :num_shared_tokens]
+
+    def _known_tokens(self, input_ids: Tensor, num_shared_tokens: int, map_to_unknown: bool) -> Tensor:
+        added = input_ids >= num_shared_tokens
+        if map_to_unknown:
+            return input_ids.masked_fill(added, self.processing_class.unk_token_id)  # type: ignore[union-attr]
+        if added.any():
+            raise ValueError(
+                f"The input holds token {int(input_ids[added][0])}, which the teacher ({self.origin}) lacks: it knows "
+                f"{num_shared_tokens}. `map_added_tokens_to_unknown=True` shows it its unknown token instead."
+            )
+        return input_ids
+
+    def _check_length(self, length: int) -> None:
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and length > limit > 0:
+            raise ValueError(
+                f"The teacher ({self.origin}) reads at most {limit} tokens (`max_position_embeddings`), the batch "
+                f"has {length}. Cut the examples shorter."
+            )
+
+
+def load_teacher(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    dtype: str | torch.dtype | None = None,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+) -> Teacher:
+    """Load a frozen teacher, with its tokenizer, from the Hub or a folder.
+
+    Args:
+        name: Hub id or folder of a masked or causal language model.
+        revision: Branch, tag or commit; resolved to a full commit once.
+        token: Hub token for a private or gated repository; by default the one that is logged in.
+        dtype: Precision of the weights. Default: as they were saved.
+        allow_pickle: Also read `.bin` files, weights only, where there are no safetensors.
+        trust_remote_code: Run the repository's own modelling code.
+
+    Raises:
+        FileNotFoundError: If a folder is missing, or holds no model.
+        OSError: If the Hub does not have it, or not in safetensors.
+        ValueError: If it is no masked or causal language model, or its head was never trained.
+
+    Example:
+        >>> load_teacher("./no-such-folder")
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: `teacher` is './no-such-folder', which is no folder with a config.json.
+    """
+    name = os.fspath(name)
+    _check_folder(name)
+    source: dict[str, Any] = {"token": token, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(name, revision=revision or "main", **source)
+    origin = Origin(name, revision, vars(config).get("_commit_hash"))
+    source["revision"] = origin.commit or revision or "main"
+    auto_class = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}.get(architecture_kind(config) or "")
+    if auto_class is None:
+        raise ValueError(
+            f"The teacher ({origin}) says that it is {config.architectures or 'of no architecture'}, which is no "
+            "masked or causal language model: it has no trained head to learn from."
+        )
+    weights = {"dtype": dtype or "auto", "use_safetensors": None if allow_pickle else True}
+    try:
+        with _without_conversion_service():
+            model, loading = auto_class.from_pretrained(name, output_loading_info=True, **weights, **source)
+    except OSError as error:
+        hint = "" if allow_pickle else " Only safetensors are read unless you pass `allow_pickle=True`."
+        raise OSError(f"The weights of the teacher ({origin}) could not be loaded: {error}{hint}") from error
+    _refuse_new_weights(origin, loading)
+    return Teacher(model, _load_tokenizer(name, source), origin)
+
+
+def as_teacher(teacher: "Teacher | PreTrainedModel | str | os.PathLike[str]", dtype: str | None = None) -> Teacher:
+    """Make a `Teacher` of whatever a user passes as `teacher`, its weights cast to `dtype` if that is given.
+
+    Raises:
+        TypeError: If it is neither a `Teacher`, a language model, a Hub id nor a folder.
+    """
+    if isinstance(teacher, str | os.PathLike):
+        return load_teacher(teacher, dtype=dtype)
+    if not isinstance(teacher, Teacher):
+        teacher = Teacher(teacher)
+    if dtype is not None:
+        teacher.model.to(getattr(torch, dtype))
+    return teacher
+
+
+def _check_folder(name: str) -> None:
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
+    if looks_local and not (Path(name) / "config.json").is_file():
+        raise FileNotFoundError(f"`teacher` is {name!r}, which is no folder with a config.json.")
+
+
+def _check_whole_and_unquantised(teacher: Teacher) -> None:
+    devices = set(vars(teacher.model).get("hf_device_map", {}).values())
+    if len(devices) > 1:
+        raise ValueError(
+            f"The teacher ({teacher.origin}) is spread over {len(devices)} devices by a `device_map`. Load it "
+            "without one: it is placed next to the student."
+        )
+    if "quantization_config" in teacher.model.config.to_dict():
+        raise ValueError(
+            f"The teacher ({teacher.origin}) is quantised. Load it unquantised; `teacher_dtype='bfloat16'` halves it."
+        )
+
+
+def _refuse_new_weights(origin: Origin, loading: Mapping[str, Any]) -> None:
+    new = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
+    if new:
+        raise ValueError(
+            f"The teacher ({origin}) was saved without {', '.join(new[:3])}{' ...' if new[3:] else ''}: "
+            f"{len(new)} weights would be random. A teacher needs its trained language-modelling head."
+        )
+
+
+def _load_tokenizer(name: str, source: Mapping[str, Any]) -> Any | None:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **source)
+    except (OSError, ValueError):
+        tokenizer = None
+    # Where the files are missing, transformers may also answer with a tokenizer that has special tokens only.
+    if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_ids):
+        logger.warning(f"There is no tokenizer beside the teacher {name!r}: its tokens cannot be compared.")
+        return None
+    return tokenizer
+
+
+@contextmanager
+def _without_conversion_service() -> Iterator[None]:
+    """Keep transformers from asking a third party, token in hand, to convert a `.bin` file in the background."""
+    variable = "DISABLE_SAFETENSORS_CONVERSION"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before

@@ -1,0 +1,380 @@
+"""`DWTTrainer`: the Hugging Face `Trainer` with a weak teacher."""
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any
+
+import datasets
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
+
+from hf_dwt import checkpoints, compatibility
+from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
+from hf_dwt.collators import choose_collator, evaluation_collator
+from hf_dwt.data import MaskingCollator
+from hf_dwt.evaluation.held_out import held_out_metrics, sums_per_example
+from hf_dwt.events import TrainerEvents, WeightingHorizon
+from hf_dwt.language_models import language_model_kind
+from hf_dwt.losses import blended_loss, hard_loss, shared_soft_loss
+from hf_dwt.positions import Positions, has_labels, logits_at, positions_of, select, without_labels
+from hf_dwt.preflight import first_batches, first_impression
+from hf_dwt.teacher import Teacher, as_teacher
+from hf_dwt.training_log import TrainingLog
+from hf_dwt.vocabulary import num_shared_tokens
+from hf_dwt.weighting import Signals, Weights, progress_at
+
+logger = logging.get_logger(__name__)
+
+
+class DWTTrainer(Trainer):  # type: ignore[misc]
+    """`Trainer` that blends the language-modelling loss with what a smaller, frozen teacher predicts.
+
+    Everything that `Trainer` takes keeps its name, position, default and meaning. Without a teacher it trains the
+    student alone, on the same code path: the baseline. A model that is no masked or causal language model is trained
+    as by `Trainer`, and cannot have a teacher.
+
+    Differences from `Trainer`, for language models:
+
+    - With no collator and no `labels` column a masked LM gets a `MaskingCollator`, a causal LM a `CausalCollator`.
+    - The loss is the mean over all positions of an optimiser step, over micro-batches and ranks.
+    - Heads run at the positions only, for student and teacher.
+    - `eval_loss` is the hard loss alone (no label smoothing), per position over the whole set.
+    - Logs also hold `hard_loss`, `soft_loss`, `soft_loss_weight`, `teacher_hard_loss` and `train_gap` (student's hard
+      loss minus teacher's, nats), evaluations `eval_perplexity`, `eval_accuracy`, `eval_soft_loss`,
+      `eval_teacher_hard_loss`, `eval_agreement` and `eval_gap`.
+
+    What happens to the options of `Trainer` that touch the loss:
+
+    | option | with a language model |
+    |---|---|
+    | `label_smoothing_factor` | applies to the hard loss in training |
+    | `compute_loss_func` | used instead of all of this without a teacher; refused with one |
+    | `use_liger_kernel` | refused: it would replace the head whose logits are compared |
+    | tensor, context and sequence parallelism | refused |
+    | `neftune_noise_alpha` | noises the student's embeddings, not the teacher's |
+    | `n_gpu > 1` without a launcher | refused: `nn.DataParallel` cannot gather positions; use torchrun |
+    | quantised teachers, `device_map` over several devices | refused |
+    | auxiliary losses (`output_router_logits`) | refused |
+
+    Args:
+        model: The student, as in `Trainer`.
+        args: `DWTTrainingArguments`; plain `TrainingArguments` take the defaults of the rest.
+        *trainer_args: Further positional arguments of `Trainer`.
+        teacher: A `Teacher`, a language model (which is frozen), a Hub id or a folder. None trains the student alone,
+            on the hard loss with weight 1.
+        **trainer_kwargs: Further keyword arguments of `Trainer`.
+
+    Raises:
+        TypeError: If there is a teacher and the student, or the teacher, is no masked or causal language model.
+        ValueError: If teacher and student do not fit together, or an option above is refused.
+
+    Reference:
+        Lee et al., 2023 (https://arxiv.org/abs/2305.18239).
+
+    Example:
+        >>> from transformers import BertConfig, BertForMaskedLM
+        >>> teacher = BertForMaskedLM(BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=1))
+        >>> student = BertForMaskedLM(BertConfig(vocab_size=9, hidden_size=24, num_hidden_layers=2))
+        >>> args = DWTTrainingArguments("student", use_cpu=True, report_to="none")
+        >>> DWTTrainer(student, args, teacher=teacher).teacher.kind
+        'masked'
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
+        *trainer_args: Any,
+        teacher: Teacher | PreTrainedModel | str | PathLike[str] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        if "teacher_model" in trainer_kwargs:
+            raise TypeError("`teacher_model` is called `teacher` here.")
+        args = DWTTrainingArguments("tmp_trainer") if args is None else args
+        super().__init__(model, args, data_collator, *trainer_args, **trainer_kwargs)
+        self.choices = args if isinstance(args, DistillationArguments) else DistillationArguments()
+        self.teacher: Teacher | None = None
+        self._teacher_source = teacher
+        takes_users_loss = self.compute_loss_func is not None and teacher is None
+        self.kind = None if takes_users_loss else language_model_kind(self.model)
+        if self.kind is None:
+            compatibility.refuse_teacher(self.model, teacher)
+            return
+        compatibility.refuse_options(self, has_teacher=teacher is not None)
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self._policy = self.choices.policy()
+        self._training_log = TrainingLog(self.args.label_smoothing_factor)
+        self.data_collator = choose_collator(
+            self.kind,
+            data_collator,
+            default=self.data_collator,
+            dataset=self.train_dataset if self.train_dataset is not None else self.eval_dataset,
+            processing_class=self.processing_class,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+        )
+        self._take_teacher()
+        if self.weights().for_good:
+            self._let_teacher_go()
+        self.add_callback(WeightingHorizon(self.choices.weighting_steps))
+        self.add_callback(TrainerEvents(self))
+
+    # The loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Blend the hard and the soft loss of a micro-batch, as its share of the mean over the optimiser step.
+
+        Reference:
+            Lee et al., 2023, equation 3.
+        """
+        if self.kind is None or not has_labels(inputs):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        weights, positions, temperature = self.weights(), self._positions_of(inputs), self.choices.temperature
+        num_items = len(positions) if num_items_in_batch is None else num_items_in_batch
+        outputs = model(**without_labels(inputs)) if return_outputs else None
+
+        if outputs is None:
+            student_logits = logits_at(model, without_labels(inputs), positions)
+        else:
+            student_logits = select(outputs[0], positions)
+        hard = hard_loss(student_logits, positions.labels, self.args.label_smoothing_factor)
+        if weights.soft:
+            teacher_logits = self._teacher_logits(inputs, positions)
+            soft = shared_soft_loss(student_logits, teacher_logits, positions.labels, temperature)
+        else:
+            teacher_logits, soft = None, torch.zeros_like(hard)
+        loss = blended_loss(
+            hard,
+            soft,
+            hard_loss_weight=weights.hard,
+            soft_loss_weight=weights.soft * self.choices.soft_loss_scale,
+            num_items=num_items,
+        )
+        if self.is_in_train and model.training:
+            self._training_log.add(hard, loss * num_items, weights.soft)
+            if teacher_logits is not None:
+                self._training_log.add_teacher(hard, soft, teacher_logits, positions.labels)
+        # Data-parallel ranks average their gradients; `num_items` counts all of them.
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def weights(self) -> Weights:
+        """Weights of the current optimiser step: the policy's, or the hard loss alone without a teacher.
+
+        They depend on the step and nothing else, so no two ranks can disagree on whether the teacher is run.
+        """
+        if self._teacher_source is None:
+            return Weights(hard=1.0, soft=0.0, for_good=True)
+        step = self.state.global_step
+        horizon = self.choices.weighting_steps or self.state.max_steps
+        return self._policy(Signals(step, progress_at(step, horizon)))
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Count the positions of an optimiser step, over micro-batches and ranks."""
+        if self.kind is None or not batch_samples or not has_labels(batch_samples[0]):
+            return super()._get_num_items_in_batch(batch_samples, device)
+        count = torch.tensor(sum(len(self._positions_of(batch)) for batch in batch_samples), device=device)
+        if self.args.average_tokens_across_devices:
+            count = self._sum_over_ranks(count)
+        return count
+
+    def _positions_of(self, inputs: Mapping[str, Any]) -> Positions:
+        assert self.kind is not None
+        return positions_of(self.kind, inputs)
+
+    def _teacher_logits(self, inputs: Mapping[str, Any], positions: Positions) -> Tensor:
+        assert self.teacher is not None
+        with self.accelerator.autocast():
+            return self.teacher.logits_at(
+                without_labels(inputs),
+                positions,
+                self._num_shared_tokens,
+                map_added_tokens_to_unknown=self.choices.map_added_tokens_to_unknown,
+            )
+
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        total: Tensor = self.accelerator.reduce(values, reduction="sum")
+        return total
+
+    # The teacher
+
+    def _take_teacher(self) -> None:
+        """Load, check and place the teacher; one that was let go is taken back."""
+        if self._teacher_source is None:
+            compatibility.warn_of_unused_choices(self.choices)
+        elif self.teacher is None:
+            self.teacher = as_teacher(self._teacher_source, self.choices.teacher_dtype)
+            compatibility.check_pair(self.teacher, self.model)
+            if self.choices.map_added_tokens_to_unknown:
+                compatibility.require_unknown_token(self.teacher)
+            self._num_shared_tokens = num_shared_tokens(
+                self.teacher.processing_class,
+                self.processing_class,
+                self.teacher.vocab_size,
+                self.model.config.get_text_config().vocab_size,
+            )
+            self.teacher.model.to(self.args.device)
+
+    def _let_teacher_go(self) -> None:
+        """Free the teacher's memory on the accelerator, and altogether where nobody else holds it."""
+        if self.teacher is not None:
+            logger.info(f"From step {self.state.global_step} on the teacher ({self.teacher.origin}) is not asked.")
+            self.teacher.model.to("cpu")
+            self.teacher = None
+
+    def _refuse_broken_teacher(self) -> None:
+        broken = self._training_log.num_broken_positions(self._sum_over_ranks)
+        if broken and self.teacher is not None:
+            raise FloatingPointError(
+                f"The teacher ({self.teacher.origin}) gave logits that are not finite, at {broken} positions since "
+                "training began. The student has learnt from them: go back to its last checkpoint."
+            )
+
+    # Events of a run
+
+    def before_training(self) -> None:
+        """Check data and teacher before the first step.
+
+        Raises:
+            ValueError: If there is nothing to predict, or the teacher is no better than guessing.
+        """
+        self._training_log = TrainingLog(self.args.label_smoothing_factor)
+        batches = self._first_batches()
+        if self.weights().for_good:
+            self._let_teacher_go()
+            return
+        self._take_teacher()
+        assert self.teacher is not None
+        prepared = (self._prepare_inputs(batch) for batch in batches)
+        impression = first_impression(prepared, self._positions_of, self._teacher_logits)
+        compatibility.judge(self.teacher, impression, allow_bad_teacher=self.choices.allow_bad_teacher)
+
+    def before_epoch(self, epoch: int) -> None:
+        """Draw new masks."""
+        if isinstance(self.data_collator, MaskingCollator):
+            self.data_collator.set_epoch(epoch)
+
+    def before_step(self) -> None:
+        """Let the teacher go if it will not be asked again."""
+        if self.teacher is not None and self.weights().for_good:
+            self._refuse_broken_teacher()
+            self._let_teacher_go()
+
+    def after_training(self) -> None:
+        """Refuse a result that a broken teacher has spoilt.
+
+        Raises:
+            FloatingPointError: If the teacher's logits were not finite.
+        """
+        self._refuse_broken_teacher()
+
+    # Data
+
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
+        """Evaluate with the same masks each time."""
+        if self.kind is None or is_training:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        training_collator = self.data_collator
+        self.data_collator = evaluation_collator(training_collator, self.args.seed)
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.data_collator = training_collator
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Group by the length column, which is gone from the data set that `Trainer` passes here."""
+        return super()._get_train_sampler(train_dataset if self.kind is None else self.train_dataset)
+
+    def _first_batches(self) -> list[dict[str, Any]]:
+        dataset, collator = self.train_dataset, evaluation_collator(self.data_collator, self.args.seed)
+        if isinstance(dataset, datasets.Dataset):
+            dataset = self._remove_unused_columns(dataset, description="training")
+        else:
+            collator = self._get_collator_with_removed_columns(collator, description="training")
+        return first_batches(dataset, collator, self.args.per_device_train_batch_size, self._positions_of)
+
+    # Logs and evaluation
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the two losses, the weight and the gap to what `Trainer` logs of training."""
+        if self.kind is not None and "loss" in logs:
+            self._refuse_broken_teacher()
+            logs |= self._training_log.pop_means(self._sum_over_ranks)
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """Add the figures of the held-out set; what a user's `compute_metrics` returns wins."""
+        self._held_out_sums: list[Tensor] = []
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self._held_out_sums:
+            # The loss that `Trainer` puts there is a mean of batch means.
+            output.metrics.pop(f"{metric_key_prefix}_loss", None)
+            for name, value in held_out_metrics(self._held_out_sums).items():
+                output.metrics.setdefault(f"{metric_key_prefix}_{name}", value)
+        return output
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Score a batch; logits keep the shape that `Trainer` gives them, where they are asked for."""
+        if self.kind is None or not has_labels(inputs):
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        inputs = self._prepare_inputs(inputs)
+        positions = self._positions_of(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            if prediction_loss_only:
+                logits = labels = None
+                student_logits = logits_at(model, without_labels(inputs), positions)
+            else:
+                _, logits, _ = super().prediction_step(model, without_labels(inputs), False, ignore_keys)
+                labels = inputs["labels"]
+                student_logits = select(logits if isinstance(logits, Tensor) else logits[0], positions)
+            teacher_logits = None if self.teacher is None else self._teacher_logits(inputs, positions)
+            sums = sums_per_example(
+                len(inputs["input_ids"]), positions, student_logits, teacher_logits, self.choices.temperature
+            )
+        self._held_out_sums.append(self.accelerator.gather_for_metrics(sums).cpu())
+        mean_loss = sums.select(-1, 1).sum() / max(len(positions), 1)
+        return mean_loss, logits, labels
+
+    # Checkpoints
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as `Trainer` does; a checkpoint that was half-written when a run died is never resumed from.
+
+        Raises:
+            FileNotFoundError: If the checkpoint to resume from does not exist.
+            ValueError: If it is half-written, or there is none.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = checkpoints.last_whole_checkpoint(self.args.output_dir)
+        elif resume_from_checkpoint:
+            checkpoints.require_whole(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.kind is not None:
+            self._refuse_broken_teacher()
+        if self.args.should_save:
+            checkpoints.invalidate(checkpoints.checkpoint_folder(self._get_output_dir(trial), self.state.global_step))
+        super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save the generators, the last file but one: no rank may still be writing when the state is written."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import datasets
+import pytest
+from datasets import Dataset, IterableDataset
+
+from hf_dwt.data import load_text, sources
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "b.txt").write_text("third\n")
+    (tmp_path / "a.txt").write_text("first\nsecond\n")
+    (tmp_path / "README.md").write_text("not text for a model")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "c.txt").write_text("hidden\n")
+    return tmp_path
+
+
+def test_a_folder_a_pattern_a_list_and_a_file_are_read_in_sorted_order(folder):
+    rows = ["first", "second", "third"]
+    assert load_text(folder)["text"][:] == rows
+    assert load_text(str(folder))["text"][:] == rows
+    assert load_text(f"{folder}/*.txt")["text"][:] == rows
+    assert load_text([folder / "b.txt", str(folder / "a.txt")])["text"][:] == rows
+    assert load_text(folder / "b.txt")["text"][:] == ["third"]
+
+
+def test_streams_are_read_lazily(folder):
+    stream = load_text(folder, streaming=True)
+    assert isinstance(stream, IterableDataset)
+    assert [row["text"] for row in stream] == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("extension", ["json", "jsonl", "parquet", "csv"])
+def test_structured_files_keep_their_columns(tmp_path, extension):
+    path = str(tmp_path / f"rows.{extension}")
+    rows = Dataset.from_dict({"text": ["one", "two"], "year": [1790, 1791]})
+    getattr(rows, {"jsonl": "to_json"}.get(extension, f"to_{extension}"))(path)
+    assert load_text(path).to_dict() == rows.to_dict()
+
+
+def test_a_hub_id_goes_to_the_hub_with_its_options(monkeypatch):
+    calls = []
+
+    def load_dataset(*args, **kwargs):
+        calls.append((args, kwargs))
+        return ["row"]
+
+    monkeypatch.setattr(sources, "load_dataset", load_dataset)
+    load_text("user/corpus", split="test", revision="v1", token="secret", name="en")
+    load_text("wikitext")
+    options = {"split": "test", "streaming": False, "revision": "v1", "token": "secret"}
+    assert calls[0] == (("user/corpus", "en"), options)
+    assert calls[1][0] == ("wikitext", None)
+
+
+@pytest.mark.parametrize("source", ["no/such.txt", "/no/such", "./such", "~/no_such_folder", "a/b/c"])
+def test_a_missing_path_is_not_taken_for_a_hub_id(source):
+    with pytest.raises(FileNotFoundError, match="There is no file or folder"):
+        load_text(source)
+
+
+def test_a_missing_path_object_pattern_or_list_item_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file or folder 'corpus'"):
+        load_text(Path("corpus"))
+    with pytest.raises(FileNotFoundError, match="No file matches the pattern"):
+        load_text(f"{tmp_path}/*.txt")
+    with pytest.raises(FileNotFoundError, match=r"missing\.txt"):
+        load_text([tmp_path / "missing.txt"])
+
+
+def test_mixed_and_unknown_kinds_of_files_are_refused(folder):
+    with pytest.raises(ValueError, match=r"Cannot read files with the extension '\.md'"):
+        load_text(folder / "README.md")
+    (folder / "rows.csv").write_text("text\nx\n")
+    with pytest.raises(ValueError, match=r"several kinds \(\.csv, \.txt\)"):
+        load_text(folder)
+
+
+def test_nothing_to_read_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no file with one of the extensions"):
+        load_text(tmp_path)
+    with pytest.raises(ValueError, match="`source` is an empty list"):
+        load_text([])
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(ValueError, match="holds no rows"):
+        load_text(tmp_path / "empty.txt")
+
+
+def test_hub_options_and_other_splits_are_refused_for_local_files(folder):
+    with pytest.raises(ValueError, match="`revision` and `name` are for Hub data sets"):
+        load_text(folder, revision="v1")
+    with pytest.raises(ValueError, match='Unknown split "test"'):
+        load_text(folder, split="test")
+    assert len(load_text(folder, split="train[:2]")) == 2
