@@ -27,9 +27,7 @@ class DistillationArguments:
     )
     soft_loss_weight: float | None = field(
         default=None,
-        metadata={
-            "help": "Soft-loss weight to start from, >= 0; at 0 the teacher is not run. Default: the policy's."
-        },
+        metadata={"help": "Soft-loss weight to start from, >= 0; at 0 the teacher is not run. Default: the policy's."},
     )
     final_soft_loss_weight: float | None = field(
         default=None,

@@ -47,14 +47,16 @@ def choose_collator(
             )
         return given
     if kind == "causal":
-        logger.info("The examples have no labels: they are copied from `input_ids`.")
+        logger.warning_once("The examples have no labels: they are copied from `input_ids`.")
         return CausalCollator(processing_class)
     if processing_class is None:
         raise ValueError(
             "The examples have no `labels`, and without a tokenizer they cannot be masked. Pass `processing_class`, or "
             "a `data_collator` that makes labels."
         )
-    logger.info("The examples have no labels: 15 % of their tokens are masked, see `hf_dwt.data.MaskingCollator`.")
+    logger.warning_once(
+        "The examples have no labels: 15 % of their tokens are masked, see `hf_dwt.data.MaskingCollator`."
+    )
     return MaskingCollator(processing_class, seed=seed)
 
 

@@ -1,0 +1,84 @@
+"""Settings and tiny models that all tests share."""
+
+import os
+
+# Read when huggingface_hub is imported, hence before everything else.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from collections.abc import Callable
+
+import datasets
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from hf_dwt.data import train_tokenizer
+
+SENTENCES = [
+    "the cat sat on the mat",
+    "a dog ran over the hill and found the cat asleep",
+    "rain fell on the mat, on the hill and on the old house",
+    "nobody in the old house heard the rain",
+    "the dog and the cat shared the mat until morning",
+]
+
+
+@pytest.fixture(autouse=True)
+def _reproducible_and_quiet() -> None:
+    """Every test starts from the same seed; progress bars and information stay out of the output."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.warning_once.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer of the sentences above."""
+    return train_tokenizer(SENTENCES * 3, vocab_size=100)
+
+
+@pytest.fixture
+def make_bert(tokenizer: PreTrainedTokenizerFast) -> Callable[..., PreTrainedModel]:
+    """Build a tiny masked LM: `make_bert(hidden_size, num_hidden_layers, **config)`."""
+
+    def make(hidden_size: int = 16, num_hidden_layers: int = 2, **config: object) -> PreTrainedModel:
+        settings = {"vocab_size": len(tokenizer), "num_attention_heads": 4, "max_position_embeddings": 64}
+        settings |= {"intermediate_size": 2 * hidden_size, **config}
+        return BertForMaskedLM(BertConfig(hidden_size=hidden_size, num_hidden_layers=num_hidden_layers, **settings))
+
+    return make
+
+
+@pytest.fixture
+def make_gpt2(tokenizer: PreTrainedTokenizerFast) -> Callable[..., PreTrainedModel]:
+    """Build a tiny causal LM: `make_gpt2(hidden_size, num_hidden_layers, **config)`."""
+
+    def make(hidden_size: int = 16, num_hidden_layers: int = 2, **config: object) -> PreTrainedModel:
+        special = {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
+        settings = {"vocab_size": len(tokenizer), "n_head": 4, "n_positions": 64, **special, **config}
+        return GPT2LMHeadModel(GPT2Config(n_embd=hidden_size, n_layer=num_hidden_layers, **settings))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def examples(tokenizer: PreTrainedTokenizerFast) -> datasets.Dataset:
+    """Forty tokenised examples of 8 to 24 tokens, without labels."""
+    generator = torch.Generator().manual_seed(1)
+    texts = []
+    for _ in range(40):
+        first, second = torch.randint(len(SENTENCES), (2,), generator=generator).tolist()
+        texts.append(f"{SENTENCES[first]} {SENTENCES[second]}")
+    ids = tokenizer(texts, truncation=True, max_length=24)["input_ids"]
+    return datasets.Dataset.from_dict({"input_ids": ids})
