@@ -65,13 +65,13 @@ class DistillationArguments:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.weighting_kwargs, str):
-            self.weighting_kwargs = json.loads(self.weighting_kwargs)
+        self.weighting_kwargs = _settings(self.weighting_kwargs)
         self.policy()
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(f"`temperature` must be finite and above 0, got {self.temperature}.")
-        if self.weighting_steps is not None and self.weighting_steps < 1:
-            raise ValueError(f"`weighting_steps` must be at least 1, got {self.weighting_steps}.")
+        if not (_is_number(self.temperature) and self.temperature > 0):
+            raise ValueError(f"`temperature` must be a finite number above 0, got {self.temperature!r}.")
+        steps = self.weighting_steps
+        if steps is not None and not (_is_number(steps) and isinstance(steps, int) and steps >= 1):
+            raise ValueError(f"`weighting_steps` must be a whole number, at least 1, got {steps!r}.")
         if self.teacher_dtype not in (None, "float32", "bfloat16", "float16"):
             raise ValueError(f"`teacher_dtype` must be 'float32', 'bfloat16' or 'float16', got {self.teacher_dtype!r}.")
 
@@ -115,3 +115,20 @@ class DWTTrainingArguments(DistillationArguments, TrainingArguments):  # type: i
     def __post_init__(self) -> None:
         TrainingArguments.__post_init__(self)
         DistillationArguments.__post_init__(self)
+
+
+def _settings(given: Any) -> dict[str, Any] | None:
+    """Settings of a policy, from a mapping or, as on a command line, from JSON."""
+    settings = given
+    if isinstance(given, str):
+        try:
+            settings = json.loads(given)
+        except ValueError as error:
+            raise ValueError(f"`weighting_kwargs` must be a JSON object, got {given!r}: {error}.") from error
+    if settings is not None and not isinstance(settings, dict):
+        raise ValueError(f"`weighting_kwargs` must be names with values, such as {{'at': 0.3}}, got {given!r}.")
+    return settings
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -34,6 +34,11 @@ def last_whole_checkpoint(output_dir: str | Path) -> str:
     return str(whole[-1])
 
 
+def has_checkpoints(output_dir: str | Path) -> bool:
+    """Tell whether a run has left checkpoints here, whole or not."""
+    return Path(output_dir).is_dir() and bool(sort_checkpoints(str(output_dir)))
+
+
 def require_whole(checkpoint: str | Path) -> None:
     """Refuse to resume from a checkpoint that is missing or half-written.
 

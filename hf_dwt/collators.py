@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import datasets
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
@@ -70,7 +71,8 @@ def evaluation_collator(collator: Collator, seed: int) -> Collator:
 def _brings_labels(dataset: Any) -> bool:
     if isinstance(dataset, dict):
         return any(map(_brings_labels, dataset.values()))
-    columns = vars(dataset).get("column_names") or getattr(dataset, "column_names", None)
+    known = isinstance(dataset, datasets.Dataset | datasets.IterableDataset)
+    columns = dataset.column_names if known else None
     if columns is None:
         columns = dataset[0] if has_length(dataset) and len(dataset) else next(iter(dataset), ())
     return "labels" in columns

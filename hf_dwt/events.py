@@ -10,6 +10,8 @@ from transformers.trainer_callback import (
 )
 from transformers.training_args import TrainingArguments
 
+from hf_dwt.arguments import DistillationArguments
+
 
 class Listener(Protocol):
     """The part of `DWTTrainer` that `TrainerEvents` tells of events."""
@@ -32,14 +34,18 @@ class TrainerEvents(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._epoch: int | None = None
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Pass the start of training on."""
+        self._epoch = None
         self._listener.before_training()
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Pass the start of an epoch on, or of what is left of it after a resume."""
-        self._listener.before_epoch(int(state.epoch or 0))
+        # Counted, since `state.epoch` is short of the next whole number where a stream or a callback ends an epoch.
+        self._epoch = int(state.epoch or 0) if self._epoch is None else self._epoch + 1
+        self._listener.before_epoch(self._epoch)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Pass the start of an optimiser step on."""
@@ -51,14 +57,9 @@ class TrainerEvents(TrainerCallback):  # type: ignore[misc]
 
 
 class WeightingHorizon(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Keeps the horizon of the weighting policy in the checkpoints, and refuses to change it unnoticed.
+    """Keeps the horizon of the weighting policy in the checkpoints, and refuses to change it unnoticed."""
 
-    Args:
-        requested: `weighting_steps`, None for the whole run.
-    """
-
-    def __init__(self, requested: int | None = None) -> None:
-        self.requested = requested
+    def __init__(self) -> None:
         self.steps: int | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -67,9 +68,10 @@ class WeightingHorizon(TrainerCallback, ExportableState):  # type: ignore[misc]
         Raises:
             ValueError: If the run's length has changed and `weighting_steps` is not given.
         """
-        self.steps = self.requested or state.max_steps
+        requested = args.weighting_steps if isinstance(args, DistillationArguments) else None
+        self.steps = requested or state.max_steps
         saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}).get("steps")
-        if state.global_step and saved not in (None, self.steps) and self.requested is None:
+        if state.global_step and saved not in (None, self.steps) and requested is None:
             raise ValueError(
                 f"The checkpoint's soft-loss weight runs over {saved} steps, this run has {self.steps}. Set "
                 f"`weighting_steps={saved}` to keep its course, or `weighting_steps={self.steps}` to change it."
@@ -78,4 +80,4 @@ class WeightingHorizon(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """Return what is saved."""
-        return {"args": {"requested": self.requested}, "attributes": {"steps": self.steps}}
+        return {"args": {}, "attributes": {"steps": self.steps}}

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -24,10 +25,10 @@ def language_model_kind(model: nn.Module) -> Kind | None:
         'masked'
     """
     core = unwrap_peft_model(model)
-    names = [base.__name__ for base in type(core).__mro__ if issubclass(base, nn.Module)]
-    if _OTHER_OBJECTIVES.intersection(names) or not any(map(_kind_of_class, names)):
+    if not isinstance(core, PreTrainedModel) or core.config.is_encoder_decoder:
         return None
-    return None if core.config.is_encoder_decoder else next(filter(None, map(_kind_of_class, names)))
+    names = [base.__name__ for base in type(core).__mro__ if issubclass(base, nn.Module)]
+    return None if _OTHER_OBJECTIVES.intersection(names) else next(filter(None, map(_kind_of_class, names)), None)
 
 
 def architecture_kind(config: Any) -> Kind | None:

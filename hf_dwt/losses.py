@@ -21,7 +21,8 @@ def hard_loss(student_logits: Tensor, labels: Tensor, label_smoothing: float = 0
 
     Args:
         student_logits: Shape (..., vocabulary), any float dtype; computed in float32.
-        labels: Shape (...), token ids; -100 is ignored and gives 0, in value and gradient.
+        labels: Shape (...), token ids; -100 is ignored and gives 0, in value and gradient. (Where the logits are not
+            finite the gradient is NaN all the same: no trick hides a broken model.)
         label_smoothing: Share of the target, in [0, 1), that is spread evenly over the vocabulary.
 
     Returns:
@@ -35,7 +36,7 @@ def hard_loss(student_logits: Tensor, labels: Tensor, label_smoothing: float = 0
         >>> hard_loss(torch.zeros(2, 4), torch.tensor([3, -100]))
         tensor([1.3863, 0.0000])
     """
-    logits_NV = student_logits.float().flatten(end_dim=-2)
+    logits_NV = student_logits.float().reshape(-1, student_logits.shape[-1])
     loss_N = F.cross_entropy(
         logits_NV,
         labels.flatten(),

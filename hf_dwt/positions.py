@@ -70,7 +70,7 @@ def causal_positions(labels: Tensor) -> Positions:
 
 def positions_of(kind: Kind, inputs: Mapping[str, Any]) -> Positions:
     """Positions of a batch, by the kind of language model; labels under `shift_labels` are shifted already."""
-    if "shift_labels" in inputs:
+    if inputs.get("shift_labels") is not None:
         return masked_positions(inputs["shift_labels"])
     return masked_positions(inputs["labels"]) if kind == "masked" else causal_positions(inputs["labels"])
 
@@ -119,7 +119,16 @@ def full_logits(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
 
 
 def select(states: Tensor, positions: Positions) -> Tensor:
-    """Rows of `states`, shape (batch, length, features), at the positions: shape (positions, features)."""
+    """Rows of `states`, shape (batch, length, features), at the positions: shape (positions, features).
+
+    Raises:
+        ValueError: If the model answers with another number of rows than it was given tokens.
+    """
+    if states.shape[1] != positions.length:
+        raise ValueError(
+            f"The model answers with {states.shape[1]} rows per example to {positions.length} tokens (prompt tuning "
+            "puts virtual tokens before them, for instance): its positions cannot be told apart."
+        )
     return states.flatten(end_dim=1).index_select(0, positions.indices)
 
 

@@ -97,7 +97,9 @@ def first_impression(
 
 def _original_tokens(batch: Mapping[str, Tensor]) -> Tensor:
     """Tokens as they were before masking, shape (tokens,), without padding."""
-    tokens = batch["labels"].where(batch["labels"] != IGNORED_LABEL, batch["input_ids"])
+    tokens, labels = batch["input_ids"], batch.get("labels")
+    if labels is not None:
+        tokens = labels.where(labels != IGNORED_LABEL, tokens)
     mask = batch.get("attention_mask")
     return tokens.flatten() if mask is None else tokens[mask.bool()]
 

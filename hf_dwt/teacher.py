@@ -17,10 +17,12 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
 )
+from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import logging
 
 from hf_dwt.language_models import architecture_kind, language_model_kind
 from hf_dwt.positions import Positions, logits_at
+from hf_dwt.vocabulary import num_tokens
 
 logger = logging.get_logger(__name__)
 
@@ -78,10 +80,10 @@ class Teacher:
                 f"({self.origin}). Encoder-decoders and bare encoders cannot teach here."
             )
         _check_whole_and_unquantised(self)
-        if self.processing_class is not None and len(self.processing_class) > self.vocab_size:
+        if self.processing_class is not None and num_tokens(self.processing_class) > self.vocab_size:
             raise ValueError(
                 f"The teacher ({self.origin}) predicts {self.vocab_size} tokens, but its tokenizer has "
-                f"{len(self.processing_class)}: they do not belong together."
+                f"{num_tokens(self.processing_class)}: they do not belong together."
             )
         self.model.requires_grad_(False).eval()
 
@@ -117,7 +119,8 @@ class Teacher:
             ValueError: If the sequences are longer than the teacher can read, or hold tokens that it lacks.
         """
         self._check_length(inputs["input_ids"].shape[-1])
-        parameters = signature(self.model.forward).parameters
+        # The wrapper of PEFT takes anything; what is read by name is said by the model inside.
+        parameters = signature(unwrap_peft_model(self.model).forward).parameters
         own = {name: value for name, value in inputs.items() if name in parameters}
         own["input_ids"] = self._known_tokens(inputs["input_ids"], num_shared_tokens, map_added_tokens_to_unknown)
         if "use_cache" in parameters:
@@ -136,8 +139,8 @@ class Teacher:
         return input_ids
 
     def _check_length(self, length: int) -> None:
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if limit is not None and length > limit > 0:
+        limit = _longest_sequence(self.model)
+        if limit is not None and length > limit:
             raise ValueError(
                 f"The teacher ({self.origin}) reads at most {limit} tokens (`max_position_embeddings`), the batch "
                 f"has {length}. Cut the examples shorter."
@@ -186,7 +189,9 @@ def load_teacher(
             f"The teacher ({origin}) says that it is {config.architectures or 'of no architecture'}, which is no "
             "masked or causal language model: it has no trained head to learn from."
         )
-    weights = {"dtype": dtype or "auto", "use_safetensors": None if allow_pickle else True}
+    # Weights of another shape are refused below, by name.
+    weights: dict[str, Any] = {"dtype": dtype or "auto", "ignore_mismatched_sizes": True}
+    weights["use_safetensors"] = None if allow_pickle else True
     try:
         with _without_conversion_service():
             model, loading = auto_class.from_pretrained(name, output_loading_info=True, **weights, **source)
@@ -210,6 +215,16 @@ def as_teacher(teacher: "Teacher | PreTrainedModel | str | os.PathLike[str]", dt
     if dtype is not None:
         teacher.model.to(getattr(torch, dtype))
     return teacher
+
+
+def _longest_sequence(model: PreTrainedModel) -> int | None:
+    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is None or limit <= 0:
+        return None
+    # RoBERTa and its kin count positions from the padding token's id + 1: that many rows of the table are not used.
+    tables = [each for each in model.modules() if isinstance(each, torch.nn.Embedding)]
+    tables = [each for each in tables if each.num_embeddings == limit and each is not model.get_input_embeddings()]
+    return limit - max((each.padding_idx + 1 for each in tables if each.padding_idx is not None), default=0)
 
 
 def _check_folder(name: str) -> None:

@@ -83,6 +83,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         'masked'
     """
 
+    data_collator: Any
+
     def __init__(
         self,
         model: PreTrainedModel | nn.Module | None = None,
@@ -120,7 +122,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         self._take_teacher()
         if self.weights().for_good:
             self._let_teacher_go()
-        self.add_callback(WeightingHorizon(self.choices.weighting_steps))
+        if teacher is not None:
+            self.add_callback(WeightingHorizon())
         self.add_callback(TrainerEvents(self))
 
     # The loss
@@ -333,7 +336,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
     ) -> tuple[Tensor | None, Any, Any]:
         """Score a batch; logits keep the shape that `Trainer` gives them, where they are asked for."""
         if self.kind is None or not has_labels(inputs):
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            stock: tuple[Any, Any, Any] = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            return stock
         inputs = self._prepare_inputs(inputs)
         positions = self._positions_of(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():

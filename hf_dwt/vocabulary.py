@@ -31,7 +31,12 @@ def num_shared_tokens(
     if len(known) == 2:
         _check_same_tokens(known[0].get_vocab(), known[1].get_vocab())
         _check_same_special_tokens(*known)
-    return min([shared, *map(len, known)])
+    return min([shared, *map(num_tokens, known)])
+
+
+def num_tokens(processing_class: Any) -> int:
+    """Count a tokenizer's ids, those included that no token has: one more than the last token's id."""
+    return 1 + max(processing_class.get_vocab().values(), default=-1)
 
 
 def _check_same_tokens(teacher: Mapping[str, int], student: Mapping[str, int]) -> None:

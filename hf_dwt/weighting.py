@@ -18,6 +18,10 @@ class Signals:
     Attributes:
         step: Optimiser steps done so far, from 0.
         progress: Share of the weighting horizon done, 0 to 1; 1 from the horizon's end on.
+
+    Example:
+        >>> make_policy("linear")(Signals(step=10, progress=1.0)).soft
+        1.0
     """
 
     step: int
@@ -35,6 +39,10 @@ class Weights:
 
     Raises:
         ValueError: If a weight is negative or not finite, or `for_good` comes with a soft weight above 0.
+
+    Example:
+        >>> Weights(hard=1.0, soft=0.0, for_good=True)
+        Weights(hard=1.0, soft=0.0, for_good=True)
     """
 
     hard: float
@@ -95,7 +103,7 @@ def policy_names() -> list[str]:
     return sorted(_policies)
 
 
-def make_policy(name: str, **settings: Any) -> Policy:
+def make_policy(name: str, /, **settings: Any) -> Policy:
     """Build a registered policy. A setting that is None takes the policy's own default.
 
     Raises:
@@ -106,7 +114,7 @@ def make_policy(name: str, **settings: Any) -> Policy:
         Weights(hard=1.0, soft=2.5, for_good=False)
     """
     if name not in _policies:
-        raise ValueError(f"`weighting` is {name!r}. {_suggest(name, policy_names())}")
+        raise ValueError(f"`weighting` is {name!r}. {_suggest(str(name), policy_names())}")
     policy = _policies[name]
     known = [field.name for field in fields(policy)]  # type: ignore[arg-type]
     given = {key: value for key, value in settings.items() if value is not None}
@@ -255,7 +263,8 @@ class WarmupStableDecay:
         elif signals.progress <= 1 - self.decay:
             soft = self.soft_loss_weight
         else:
-            done = (signals.progress - (1 - self.decay)) / self.decay
+            # Counted from the end, so that rounding leaves exactly the final weight at progress 1.
+            done = 1 - (1 - signals.progress) / self.decay
             soft = _between(self.soft_loss_weight, self.final_soft_loss_weight, done)
         return Weights(self.hard_loss_weight, soft, for_good=signals.progress >= 1 and soft == 0)
 

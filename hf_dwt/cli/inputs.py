@@ -1,0 +1,125 @@
+"""From a recipe to its inputs: teacher, tokenizer, and text as examples."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import datasets
+from transformers import AutoTokenizer
+
+from hf_dwt.cli.recipe import DataSection, Recipe, RecipeError
+from hf_dwt.cli.students import objective_of
+from hf_dwt.data import (
+    CausalCollator,
+    MaskingCollator,
+    load_text,
+    split_sentences,
+    take_every,
+    to_blocks,
+    to_sentences,
+    train_tokenizer,
+)
+from hf_dwt.language_models import Kind
+from hf_dwt.teacher import Teacher, load_teacher
+
+# Enough to learn a vocabulary from; a stream has no end.
+_MOST_TOKENIZER_ROWS = 1_000_000
+# Documents do not tell how many blocks they make: put aside more than enough, and cut.
+_HELD_OUT_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the runs with and without the teacher share.
+
+    Attributes:
+        kind: 'masked' or 'causal'.
+        tokenizer: The teacher's, or the recipe's own.
+        train: Tokenised examples, without labels.
+        evaluation: Held-out ones.
+        collator: Makes batches of them.
+        teacher: None if the recipe has none.
+    """
+
+    kind: Kind
+    tokenizer: Any
+    train: Any
+    evaluation: Any
+    collator: Any
+    teacher: Teacher | None
+
+
+def read_inputs(recipe: Recipe, seed: int) -> Inputs:
+    """Load the teacher, read and tokenise the text, put held-out examples aside.
+
+    Raises:
+        RecipeError: If there is no tokenizer to be had.
+    """
+    teacher = None if recipe.teacher is None else load_teacher(**asdict(recipe.teacher))
+    kind = objective_of(recipe, None if teacher is None else teacher.model.config)
+    data = recipe.data
+    text = _read_text(data, data.source)
+    tokenizer = _read_tokenizer(recipe, teacher, text)
+    train, evaluation = _put_aside(data, text, tokenizer, seed)
+    if kind == "masked":
+        collator: Any = MaskingCollator(tokenizer, data.mask_probability, data.whole_word, seed=seed)
+    else:
+        collator = CausalCollator(tokenizer)
+    return Inputs(kind, tokenizer, train, evaluation, collator, teacher)
+
+
+def _read_text(data: DataSection, source: Any) -> Any:
+    """Rows of text, from one source or several."""
+    if isinstance(source, list) and source and isinstance(source[0], Mapping):
+        parts = [load_text(**{"streaming": data.streaming, **part}) for part in source]
+        columns = [part.select_columns([data.text_column]) for part in parts]
+        text = datasets.concatenate_datasets(columns)
+    else:
+        text = load_text(source, split=data.split, streaming=data.streaming, name=data.name, revision=data.revision)
+    if data.split_sentences:
+        text = split_sentences(text, data.text_column, data.num_proc)
+    return take_every(text, data.take_every) if data.take_every > 1 else text
+
+
+def _read_tokenizer(recipe: Recipe, teacher: Teacher | None, text: Any) -> Any:
+    section = recipe.tokenizer
+    if section is None:
+        if teacher is not None and teacher.processing_class is not None:
+            return teacher.processing_class
+        if "name" in recipe.student:
+            return AutoTokenizer.from_pretrained(recipe.student["name"])
+        raise RecipeError("There is no teacher whose tokenizer to take: the recipe needs a `tokenizer`.")
+    if section.name is not None:
+        return AutoTokenizer.from_pretrained(section.name)
+    rows = _texts(text, recipe.data.text_column)
+    return train_tokenizer(islice(rows, _MOST_TOKENIZER_ROWS), section.vocab_size, kind=section.kind)
+
+
+def _texts(text: Any, column: str) -> Iterator[str]:
+    return (row[column] for row in text)
+
+
+def _put_aside(data: DataSection, text: Any, tokenizer: Any, seed: int) -> tuple[Any, Any]:
+    """Training and held-out examples; whole rows are put aside, so that no document is in both."""
+    if data.evaluation_source is not None:
+        held_out = _examples(data, _read_text(data, data.evaluation_source), tokenizer)
+        return _examples(data, text, tokenizer), _first(held_out, data.num_evaluation_examples)
+    if data.streaming:
+        examples = _examples(data, text, tokenizer)
+        return examples.skip(data.num_evaluation_examples), examples.take(data.num_evaluation_examples)
+    share = data.num_evaluation_examples / len(text) if data.form == "sentences" else _HELD_OUT_SHARE
+    parts = text.train_test_split(test_size=min(share, 0.5), seed=seed)
+    held_out = _examples(data, parts["test"], tokenizer)
+    return _examples(data, parts["train"], tokenizer), _first(held_out, data.num_evaluation_examples)
+
+
+def _examples(data: DataSection, text: Any, tokenizer: Any) -> Any:
+    cut = to_blocks if data.form == "blocks" else to_sentences
+    return cut(text, tokenizer, data.length, text_column=data.text_column, num_proc=data.num_proc)
+
+
+def _first(examples: Any, count: int) -> Any:
+    if isinstance(examples, datasets.IterableDataset):
+        return examples.take(count)
+    return examples.select(range(min(count, len(examples))))

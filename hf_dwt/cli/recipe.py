@@ -1,0 +1,288 @@
+"""A recipe: what a run of `hf-dwt train` consists of, in the same names as Python."""
+
+import difflib
+import re
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+
+class RecipeError(ValueError):
+    """Something in a recipe, or in the options that change it, is wrong."""
+
+
+@dataclass(frozen=True)
+class TeacherSection:
+    """The arguments of `load_teacher`."""
+
+    name: str
+    revision: str | None = None
+    dtype: str | None = None
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class TokenizerSection:
+    """A tokenizer to load by name, or the arguments of `train_tokenizer`. Default: the teacher's."""
+
+    name: str | None = None
+    kind: Literal["wordpiece", "bpe"] = "wordpiece"
+    vocab_size: int = 30_522
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Where the text comes from, and how it becomes examples.
+
+    Attributes:
+        source: As in `load_text`, or a list of mappings with `source`, `name`, `revision` and `split` each.
+        name: Configuration of a Hub data set.
+        revision: Of a Hub data set.
+        split: Part of it.
+        streaming: Read it while training; `max_steps` must be given.
+        text_column: Where the text is.
+        split_sentences: Turn documents into one sentence per row first.
+        take_every: Keep one row of so many, as the paper keeps one sentence of four.
+        form: 'blocks' of equal length, or one 'sentences' row each.
+        length: Tokens per block, or at most per sentence.
+        evaluation_source: Held-out text, as in `load_text`. Default: rows put aside from `source`.
+        num_evaluation_examples: Examples of held-out text, at most.
+        mask_probability: Share of tokens that a masked LM predicts.
+        whole_word: Mask all pieces of a word together.
+        num_proc: Processes that tokenise.
+    """
+
+    source: Any
+    name: str | None = None
+    revision: str | None = None
+    split: str = "train"
+    streaming: bool = False
+    text_column: str = "text"
+    split_sentences: bool = False
+    take_every: int = 1
+    form: Literal["blocks", "sentences"] = "blocks"
+    length: int = 128
+    evaluation_source: Any = None
+    num_evaluation_examples: int = 1000
+    mask_probability: float = 0.15
+    whole_word: bool = False
+    num_proc: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run.
+
+    Attributes:
+        student: Fields of its configuration, on top of the teacher's or, with `model_type`, of that architecture's
+            defaults; or `name`, a model to start from.
+        data: The text.
+        arguments: Of `DWTTrainingArguments`.
+        teacher: None trains the student alone.
+        tokenizer: None takes the teacher's.
+        objective: 'masked' or 'causal'. Default: the teacher's.
+    """
+
+    student: Mapping[str, Any]
+    data: DataSection
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    teacher: TeacherSection | None = None
+    tokenizer: TokenizerSection | None = None
+    objective: Literal["masked", "causal"] | None = None
+
+
+_SECTIONS = {"teacher": TeacherSection, "tokenizer": TokenizerSection, "data": DataSection}
+
+
+def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply `--name value` options.
+
+    An option names a key of any section (`--max-steps 100`, `--block-size 64`), or section and key
+    (`--teacher.name ./small`); `-` and `_` are the same. Values are YAML.
+
+    Raises:
+        RecipeError: If the file is missing or no recipe, or a key or value is not known.
+    """
+    if not Path(path).is_file():
+        raise RecipeError(f"There is no recipe {str(path)!r}.")
+    try:
+        content = yaml.load(Path(path).read_text(), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} is no recipe: it should be a mapping of sections.")
+    if isinstance(content.get("teacher"), str):
+        content["teacher"] = {"name": content["teacher"]}
+    for name, value in _parse_options(options):
+        _apply(content, name, value)
+    return make_recipe(content)
+
+
+def make_recipe(content: Mapping[str, Any]) -> Recipe:
+    """Check a recipe's content and make a `Recipe` of it.
+
+    Raises:
+        RecipeError: If a key or value is not known, or a key is missing.
+    """
+    _check_keys("the recipe", content, _names(Recipe))
+    sections = dict(content)
+    for name, section in _SECTIONS.items():
+        if sections.get(name) is not None:
+            _check_section(name, sections[name], section)
+            sections[name] = section(**sections[name])
+    missing = [name for name in ("student", "data") if not sections.get(name)]
+    if missing:
+        raise RecipeError(f"The recipe has no `{missing[0]}`.")
+    if not isinstance(sections["student"], Mapping):
+        raise RecipeError(f"`student` should be a mapping, got {sections['student']!r}.")
+    if "model_type" in sections["student"]:
+        _check_keys("`student`", sections["student"], config_fields(sections["student"]["model_type"]))
+    _check_type("objective", sections.get("objective"), get_type_hints(Recipe)["objective"])
+    _check_section("arguments", sections.get("arguments") or {}, _arguments_class())
+    return Recipe(**{**sections, "arguments": sections.get("arguments") or {}})
+
+
+def _arguments_class() -> type:
+    from hf_dwt.arguments import DWTTrainingArguments
+
+    return DWTTrainingArguments
+
+
+def _names(section: type) -> list[str]:
+    return [each.name for each in fields(section)]
+
+
+def _check_section(name: str, content: Any, section: type) -> None:
+    if not isinstance(content, Mapping):
+        raise RecipeError(f"`{name}` should be a mapping, got {content!r}.")
+    _check_keys(f"`{name}`", content, _names(section))
+    for each in fields(section):
+        if each.name in content:
+            _check_type(f"{name}.{each.name}", content[each.name], get_type_hints(section)[each.name])
+        elif each.default is MISSING and each.default_factory is MISSING:
+            raise RecipeError(f"`{name}` has no `{each.name}`.")
+
+
+def _check_keys(where: str, content: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in content:
+        if key not in known:
+            raise RecipeError(f"{where} has no key `{key}`. {suggestion(str(key), known)}")
+
+
+def suggestion(given: str, known: Sequence[str]) -> str:
+    """Name the nearest known key, or all of a few."""
+    close = difflib.get_close_matches(given, known, n=1)
+    if close:
+        return f"Did you mean `{close[0]}`?"
+    return f"Known: {', '.join(known)}." if len(known) < 30 else ""
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Check plain types and choices; whatever else a hint says is left to the class."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if Any in options or any(_fits(value, option) for option in options):
+        return
+    wanted = " or ".join(_describe(option) for option in options)
+    raise RecipeError(f"`{name}` should be {wanted}, got {value!r}.")
+
+
+def _fits(value: Any, option: Any) -> bool:
+    if option is type(None):
+        return value is None
+    if get_origin(option) is Literal:
+        return value in get_args(option)
+    if option in (int, float):
+        return isinstance(value, int if option is int else (int, float)) and not isinstance(value, bool)
+    if option in (bool, str):
+        return isinstance(value, option)
+    return value is not None
+
+
+def _describe(option: Any) -> str:
+    if get_origin(option) is Literal:
+        return " or ".join(map(repr, get_args(option)))
+    return {type(None): "empty", int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
+        option, str(option)
+    )
+
+
+def _parse_options(options: Sequence[str]) -> list[tuple[str, Any]]:
+    pairs = []
+    remaining = list(options)
+    while remaining:
+        option = remaining.pop(0)
+        if not option.startswith("--"):
+            raise RecipeError(f"{option!r} is no option: write `--name value`.")
+        name, equals, value = option[2:].partition("=")
+        if not equals:
+            if not remaining:
+                raise RecipeError(f"`--{name}` has no value.")
+            value = remaining.pop(0)
+        pairs.append((name.replace("-", "_"), yaml.load(value, Loader=_Loader)))
+    return pairs
+
+
+def _apply(content: dict[str, Any], name: str, value: Any) -> None:
+    """Set one option in the section whose key it is; what no section knows is a field of the student."""
+    section, dot, key = name.partition(".")
+    if not dot:
+        if name == "teacher":
+            content["teacher"] = None if value is None else {"name": value}
+            return
+        if name in _names(Recipe):
+            content[name] = value
+            return
+        homes = [home for home, known in _option_homes().items() if name in known]
+        if len(homes) > 1:
+            choices = ", ".join(f"--{home}.{name}" for home in homes)
+            raise RecipeError(f"`--{name}` could be any of {choices}.")
+        if not homes and name not in _student_fields(content):
+            known = [*chain.from_iterable(_option_homes().values()), *_student_fields(content)]
+            raise RecipeError(f"There is no option `--{name}`. {suggestion(name, known)}")
+        section, key = (homes or ["student"])[0], name
+    if section not in _names(Recipe):
+        raise RecipeError(f"There is no section `{section}`. {suggestion(section, _names(Recipe))}")
+    if content.get(section) is None:
+        content[section] = {}
+    content[section][key] = value
+
+
+def _option_homes() -> dict[str, list[str]]:
+    homes = {name: _names(section) for name, section in _SECTIONS.items()}
+    return {**homes, "arguments": _names(_arguments_class())}
+
+
+def _student_fields(content: Mapping[str, Any]) -> list[str]:
+    student = content.get("student") or {}
+    return config_fields(student["model_type"]) if student.get("model_type") else list(student)
+
+
+def config_fields(model_type: str) -> list[str]:
+    """Names that the configuration of an architecture knows.
+
+    Raises:
+        RecipeError: If transformers has no such architecture.
+    """
+    from transformers import CONFIG_MAPPING
+
+    if model_type not in CONFIG_MAPPING:
+        raise RecipeError(f"There is no `model_type` {model_type!r}. {suggestion(model_type, list(CONFIG_MAPPING))}")
+    config_class = CONFIG_MAPPING[model_type]
+    return sorted({*config_class().to_dict(), *config_class.attribute_map})
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 5e-4 is a number, which YAML 1.1 denies."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)

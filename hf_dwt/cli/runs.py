@@ -1,0 +1,147 @@
+"""Running a recipe: the student with its teacher and, for comparison, alone."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import datasets
+import torch
+from rich.table import Table
+from transformers import PreTrainedConfig
+
+from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
+from hf_dwt.checkpoints import has_checkpoints
+from hf_dwt.cli.inputs import Inputs
+from hf_dwt.cli.recipe import Recipe, RecipeError
+from hf_dwt.cli.students import build_student, new_model, student_config
+from hf_dwt.comparison import Run, carry_out, equal_cost_steps, operations
+from hf_dwt.costs import StepCost, forward_flops
+from hf_dwt.language_models import Kind
+from hf_dwt.trainer import DWTTrainer
+
+# Ten points make a curve; a recipe may say otherwise.
+_DEFAULT_ARGUMENTS = {"output_dir": "student", "eval_strategy": "steps", "eval_steps": 0.1, "logging_steps": 0.01}
+
+
+def arguments_for(recipe: Recipe, **changes: Any) -> DWTTrainingArguments:
+    """Training arguments of a run: the recipe's on top of the command line's defaults, changes on top of both."""
+    return DWTTrainingArguments(**{**_DEFAULT_ARGUMENTS, **recipe.arguments, **changes})
+
+
+def make_trainer(recipe: Recipe, inputs: Inputs, *, with_teacher: bool, **changes: Any) -> DWTTrainer:
+    """Build a trainer for a fresh student; without the teacher, what only concerns it is left out."""
+    if not with_teacher:
+        own = {field.name for field in fields(DistillationArguments)}
+        kept = {name: value for name, value in recipe.arguments.items() if name not in own}
+        recipe = replace(recipe, arguments=kept)
+    args = arguments_for(recipe, **changes)
+    config = student_config(recipe, inputs.teacher and inputs.teacher.model.config, inputs.tokenizer)
+    return DWTTrainer(
+        build_student(recipe, config, inputs.kind, args.seed),
+        args,
+        inputs.collator,
+        train_dataset=inputs.train,
+        eval_dataset=inputs.evaluation,
+        processing_class=inputs.tokenizer,
+        teacher=inputs.teacher if with_teacher else None,
+    )
+
+
+def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False) -> Run:
+    """Train the recipe's student, with its teacher if it has one.
+
+    Raises:
+        RecipeError: If another run's checkpoints are in the way.
+    """
+    output_dir = arguments_for(recipe).output_dir
+    if not resume and has_checkpoints(output_dir):
+        raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or another `--output-dir`.")
+    has_teacher = inputs.teacher is not None
+    trainer = make_trainer(recipe, inputs, with_teacher=has_teacher)
+    return carry_out(trainer, "with teacher" if has_teacher else "alone", resume)
+
+
+def run_twins(recipe: Recipe, inputs: Inputs, distilled: Run, cost: StepCost | None, resume: bool = False) -> list[Run]:
+    """Train the same student alone on the same batches: at equal steps and, if it can be counted, at equal cost."""
+    budgets = {"alone, equal steps": distilled.steps}
+    if cost is not None:
+        budgets["alone, equal cost"] = equal_cost_steps(distilled, cost)
+    runs = []
+    for name, steps in budgets.items():
+        folder = Path(arguments_for(recipe).output_dir) / name.replace(", ", "-").replace(" ", "-")
+        trainer = make_trainer(recipe, inputs, with_teacher=False, output_dir=str(folder), max_steps=steps)
+        runs.append(carry_out(trainer, name, resume and has_checkpoints(folder)))
+    return runs
+
+
+def score_teacher(recipe: Recipe, inputs: Inputs) -> Run:
+    """Evaluate the teacher as the students are."""
+    assert inputs.teacher is not None
+    trainer = DWTTrainer(
+        inputs.teacher.model,
+        DWTTrainingArguments(arguments_for(recipe).output_dir, per_device_eval_batch_size=32),
+        inputs.collator,
+        eval_dataset=inputs.evaluation,
+        processing_class=inputs.tokenizer,
+    )
+    metrics = trainer.evaluate()
+    return Run("teacher", 0, metrics["eval_loss"], metrics["eval_accuracy"], 0.0, 0, ())
+
+
+def step_cost(
+    recipe: Recipe, kind: Kind, student: PreTrainedConfig, teacher: PreTrainedConfig | None, length: float
+) -> StepCost:
+    """Count what one micro-batch costs, by arithmetic.
+
+    Args:
+        recipe: Tells the batch size and the share of tokens that are predicted.
+        kind: A causal LM predicts every token.
+        student: Configuration.
+        teacher: Configuration, None for no teacher.
+        length: Mean tokens per example.
+
+    Raises:
+        ValueError: If the operations of one of the models cannot be counted.
+    """
+    batch_size, tokens = int(recipe.arguments.get("per_device_train_batch_size", 8)), max(round(length), 1)
+    share = 1.0 if kind == "causal" else recipe.data.mask_probability
+    shape = (batch_size, tokens, max(round(batch_size * tokens * share), 1))
+
+    def count(config: PreTrainedConfig) -> int:
+        with torch.device("meta"):
+            return forward_flops(new_model(config, kind, attn_implementation="eager").eval(), *shape)
+
+    return StepCost(count(student), 0 if teacher is None else count(teacher))
+
+
+def mean_length(recipe: Recipe, inputs: Inputs) -> float:
+    """Mean tokens per training example, from the first thousand; a stream is taken to be full."""
+    if isinstance(inputs.train, datasets.IterableDataset):
+        return recipe.data.length
+    rows = inputs.train.select(range(min(1000, len(inputs.train))))
+    return fmean(map(len, rows["input_ids"]))
+
+
+def comparison_table(runs: Sequence[Run], teacher: Run | None, cost: StepCost | None) -> Table:
+    """Lay the runs out: loss, accuracy, gap to the teacher, wall-clock and cost."""
+    table = Table(title="Held-out results")
+    for column in ("", "steps", "loss", "accuracy", "gap", "wall-clock", "cost", "of it teacher"):
+        table.add_column(column, justify="left" if not column else "right")
+    if teacher is not None:
+        table.add_row("teacher", "", f"{teacher.loss:.4f}", f"{teacher.accuracy:.2%}", "", "", "", "")
+    for run in runs:
+        gap = "" if teacher is None else f"{run.loss - teacher.loss:+.4f}"
+        row = [run.name, f"{run.steps:,}", f"{run.loss:.4f}", f"{run.accuracy:.2%}", gap, f"{run.seconds:.0f} s"]
+        table.add_row(*row, *_cost_columns(run, runs[0], cost))
+    return table
+
+
+def _cost_columns(run: Run, reference: Run, cost: StepCost | None) -> tuple[str, str]:
+    """Cost relative to the first run, and the teacher's share of it."""
+    if cost is None:
+        return "unknown", "unknown"
+    total = operations(run, cost)
+    relative = f"{total / operations(reference, cost):.2f}"
+    return relative, f"{run.taught_steps * cost.teacher_forward / total:.0%}"

@@ -1,0 +1,100 @@
+"""From a recipe to its student, by configuration or with weights."""
+
+from typing import Any
+
+import torch
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    set_seed,
+)
+
+from hf_dwt.cli.recipe import Recipe, RecipeError, config_fields, suggestion
+from hf_dwt.language_models import Kind, architecture_kind
+
+_MODEL_CLASSES = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}
+
+
+def read_teacher_config(recipe: Recipe) -> PreTrainedConfig | None:
+    """Read the teacher's configuration, not its weights."""
+    if recipe.teacher is None:
+        return None
+    section = recipe.teacher
+    return AutoConfig.from_pretrained(
+        section.name, revision=section.revision or "main", trust_remote_code=section.trust_remote_code
+    )
+
+
+def objective_of(recipe: Recipe, teacher_config: PreTrainedConfig | None) -> Kind:
+    """Tell whether the student is a masked or a causal language model.
+
+    Raises:
+        RecipeError: If neither the recipe nor a teacher says so.
+    """
+    kind = recipe.objective or (architecture_kind(teacher_config) if teacher_config is not None else None)
+    if kind is None:
+        raise RecipeError("There is no teacher whose objective to take: set `objective` to 'masked' or 'causal'.")
+    return kind
+
+
+def student_config(
+    recipe: Recipe, teacher_config: PreTrainedConfig | None, tokenizer: Any | None = None
+) -> PreTrainedConfig:
+    """Configuration of the student: the recipe's fields, on top of its architecture's defaults or the teacher's.
+
+    The vocabulary is the teacher's, else the tokenizer's, unless the recipe sets one.
+
+    Raises:
+        RecipeError: If a field is not known, or no architecture is named.
+    """
+    chosen = dict(recipe.student)
+    if "name" in chosen:
+        return AutoConfig.from_pretrained(chosen["name"])
+    model_type = chosen.pop("model_type", None)
+    if model_type is None and teacher_config is None:
+        raise RecipeError("`student` has neither `model_type` nor `name`, and there is no teacher to take one from.")
+    settings: dict[str, Any] = _vocabulary(teacher_config, tokenizer)
+    if model_type is None:
+        assert teacher_config is not None
+        settings = teacher_config.to_dict() | settings
+        model_type = teacher_config.model_type
+    config_class, known = CONFIG_MAPPING[model_type], config_fields(model_type)
+    for key, value in chosen.items():
+        if key not in known:
+            raise RecipeError(f"`student` has no key `{key}`. {suggestion(key, known)}")
+        settings[config_class.attribute_map.get(key, key)] = value
+    return config_class(**settings)
+
+
+def new_model(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:
+    """A language model with random weights."""
+    return _MODEL_CLASSES[kind].from_config(config, **settings)
+
+
+def build_student(recipe: Recipe, config: PreTrainedConfig, kind: Kind, seed: int) -> PreTrainedModel:
+    """The student: random weights that depend on the seed alone, or those of the model that the recipe names."""
+    if "name" in recipe.student:
+        return _MODEL_CLASSES[kind].from_pretrained(recipe.student["name"])
+    set_seed(seed)
+    return new_model(config, kind)
+
+
+def _vocabulary(teacher_config: PreTrainedConfig | None, tokenizer: Any | None) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    if teacher_config is not None:
+        settings["vocab_size"] = teacher_config.get_text_config().vocab_size
+    elif tokenizer is not None:
+        settings["vocab_size"] = len(tokenizer)
+    names = ("pad_token_id", "bos_token_id", "eos_token_id") if tokenizer is not None else ()
+    special = {name: getattr(tokenizer, name) for name in names}
+    return settings | {name: value for name, value in special.items() if value is not None}
+
+
+def num_parameters(config: PreTrainedConfig, kind: Kind) -> int:
+    """Number of parameters of a model, counted without making one."""
+    with torch.device("meta"):
+        return int(new_model(config, kind).num_parameters())

@@ -1,0 +1,165 @@
+"""A student with and without its teacher, at equal steps and at equal cost, the teacher's included."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerState
+from transformers.training_args import TrainingArguments
+
+from hf_dwt.arguments import DistillationArguments
+from hf_dwt.checkpoints import last_whole_checkpoint
+from hf_dwt.costs import StepCost
+from hf_dwt.trainer import DWTTrainer
+from hf_dwt.weighting import Signals, progress_at
+
+_RESULT = "run.json"
+
+
+@dataclass(frozen=True)
+class Point:
+    """The held-out loss at one moment of a run.
+
+    Attributes:
+        step: Optimiser steps done.
+        seconds: Wall-clock of training until then, evaluations left out.
+        loss: Held-out hard loss, nats per position.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        name: What it is called in tables and plots.
+        steps: Optimiser steps.
+        loss: Final held-out hard loss, nats per position.
+        accuracy: Final share of held-out positions that are predicted rightly.
+        seconds: Wall-clock of training, evaluations left out.
+        taught_steps: Steps in which the teacher was asked.
+        curve: Held-out loss over the run.
+    """
+
+    name: str
+    steps: int
+    loss: float
+    accuracy: float
+    seconds: float
+    taught_steps: int
+    curve: tuple[Point, ...]
+
+
+class Stopwatch(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """Notes the held-out loss over steps and wall-clock; a resumed run goes on where the checkpoint was written."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+        self._seconds_before = 0.0
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock of training so far."""
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self._seconds_before + running
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Start, from what the checkpoint noted if the run is resumed."""
+        saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}) if state.global_step else {}
+        self._seconds_before = saved.get("seconds", 0.0)
+        self.points = [Point(**point) for point in saved.get("points", [])]
+        self._started = time.perf_counter()
+        state.stateful_callbacks[type(self).__name__] = self.state()
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: Any, metrics: dict[str, float], **_: Any
+    ) -> None:
+        """Note the loss; the time of the evaluation itself does not count."""
+        self._seconds_before -= metrics["eval_runtime"] if self._started is not None else 0.0
+        point = Point(state.global_step, self.seconds, metrics["eval_loss"])
+        self.points = [each for each in self.points if each.step != point.step] + [point]
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Stop."""
+        self._seconds_before, self._started = self.seconds, None
+
+    def state(self) -> dict[str, Any]:
+        """Return what is saved."""
+        points = [asdict(point) for point in self.points]
+        return {"args": {}, "attributes": {"seconds": self.seconds, "points": points}}
+
+
+def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
+    """Train, evaluate, save the student and the result; with `resume` go on from the last checkpoint, or do nothing.
+
+    Args:
+        trainer: Its `output_dir` holds the student afterwards, and `run.json`.
+        name: Of the run.
+        resume: Take up an interrupted run, or the result of a finished one.
+
+    Raises:
+        ValueError: If there is nothing to resume from.
+    """
+    folder = Path(trainer.args.output_dir)
+    if resume and (folder / _RESULT).is_file():
+        return read_run(folder)
+    stopwatch, alone = Stopwatch(), trainer.teacher is None
+    trainer.add_callback(stopwatch)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder) if resume else None)
+    metrics = trainer.evaluate()
+    trainer.save_model()
+    run = Run(
+        name=name,
+        steps=trainer.state.global_step,
+        loss=metrics["eval_loss"],
+        accuracy=metrics["eval_accuracy"],
+        seconds=stopwatch.seconds,
+        taught_steps=0 if alone else steps_with_teacher(trainer.choices, trainer.state.max_steps),
+        curve=tuple(stopwatch.points),
+    )
+    (folder / _RESULT).write_text(json.dumps(asdict(run), indent=2))
+    return run
+
+
+def read_run(folder: Path) -> Run:
+    """Read the result that `carry_out` left."""
+    content = json.loads((folder / _RESULT).read_text())
+    return Run(**{**content, "curve": tuple(Point(**point) for point in content["curve"])})
+
+
+def steps_with_teacher(choices: DistillationArguments, steps: int) -> int:
+    """Count the steps of a run in which the policy asks the teacher."""
+    policy, horizon = choices.policy(), choices.weighting_steps or steps
+    return sum(policy(Signals(step, progress_at(step, horizon))).soft > 0 for step in range(steps))
+
+
+def operations(run: Run, cost: StepCost) -> int:
+    """Floating-point operations of a run, by arithmetic, the teacher's included."""
+    return run.steps * cost.standalone + run.taught_steps * cost.teacher_forward
+
+
+def equal_cost_steps(distilled: Run, cost: StepCost) -> int:
+    """How many steps the student alone takes for the operations of a distilled run."""
+    return round(operations(distilled, cost) / cost.standalone)
+
+
+def summary(distilled: Run, equal_steps: Run, equal_cost: Run | None) -> Sequence[str]:
+    """Say in words what the teacher brought, whichever way it went."""
+    lines = [f"At equal steps ({equal_steps.steps:,}): {_difference(distilled, equal_steps)}"]
+    if equal_cost is not None:
+        lines.append(f"At equal cost ({equal_cost.steps:,} steps alone): {_difference(distilled, equal_cost)}")
+    return lines
+
+
+def _difference(distilled: Run, alone: Run) -> str:
+    gain, points = alone.loss - distilled.loss, 100 * (distilled.accuracy - alone.accuracy)
+    verdict = "helped" if gain > 0 else "did not help"
+    return f"the teacher {verdict}: held-out loss {-gain:+.4f} nats, accuracy {points:+.2f} points."

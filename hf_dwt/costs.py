@@ -1,0 +1,63 @@
+"""What a step costs, by arithmetic: counted by PyTorch on the meta device, so that no weight is loaded."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from hf_dwt.positions import Positions, logits_at
+
+# A backward pass computes the gradients of inputs and weights: twice the work of the forward pass.
+_FORWARD_PASSES_PER_STEP = 3
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Floating-point operations of one batch.
+
+    Attributes:
+        student_forward: Of the student's forward pass; training takes three times as many.
+        teacher_forward: Of the teacher's forward pass.
+    """
+
+    student_forward: int
+    teacher_forward: int
+
+    @property
+    def standalone(self) -> int:
+        """Of a training step of the student alone."""
+        return _FORWARD_PASSES_PER_STEP * self.student_forward
+
+    @property
+    def distilled(self) -> int:
+        """Of a training step in which the teacher speaks."""
+        return self.standalone + self.teacher_forward
+
+    @property
+    def teacher_share(self) -> float:
+        """Share of a distilled step that is the teacher's, 0 to 1."""
+        return self.teacher_forward / self.distilled
+
+
+def forward_flops(model: PreTrainedModel, batch_size: int, length: int, num_positions: int) -> int:
+    """Count the operations of one forward pass whose head runs at `num_positions` positions.
+
+    Args:
+        model: A language model on the meta device, with eager attention (whose products the counter sees).
+        batch_size: Examples.
+        length: Tokens per example.
+        num_positions: Predictions asked for in the whole batch.
+
+    Raises:
+        ValueError: If the model's forward pass depends on the values of its input, which the meta device lacks.
+    """
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        input_ids = torch.zeros(batch_size, length, dtype=torch.long)
+        indices = torch.zeros(num_positions, dtype=torch.long)
+        try:
+            logits_at(model, {"input_ids": input_ids}, Positions(indices, indices, length))
+        except RuntimeError as error:
+            name = type(model).__name__
+            raise ValueError(f"The operations of `{name}` cannot be counted without data: {error}") from error
+    return int(counter.get_total_flops())

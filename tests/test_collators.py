@@ -1,0 +1,133 @@
+import datasets
+import pytest
+import torch
+from transformers import DataCollatorForLanguageModeling, default_data_collator
+
+from hf_dwt.collators import choose_collator, evaluation_collator
+from hf_dwt.data import CausalCollator, MaskingCollator
+from hf_dwt.evaluation.reseeded import ReseededCollator
+
+
+class MapStyle(torch.utils.data.Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+UNLABELLED, LABELLED = [{"input_ids": [1, 2]}], [{"input_ids": [1, 2], "labels": [1, -100]}]
+FORMS = [
+    datasets.Dataset.from_list,
+    lambda rows: datasets.Dataset.from_list(rows).to_iterable_dataset(),
+    lambda rows: datasets.IterableDataset.from_generator(lambda: iter(rows)),
+    lambda rows: {"first": datasets.Dataset.from_list(rows)},
+    lambda rows: datasets.DatasetDict({"first": datasets.Dataset.from_list(rows)}),
+    list,
+    MapStyle,
+    Stream,
+]
+every_form = pytest.mark.parametrize(
+    "form", FORMS, ids=["map", "iterable", "unnamed", "dict", "dsdict", "list", "torch", "stream"]
+)
+
+
+@pytest.fixture
+def choose(tokenizer):
+    def choose(kind="masked", given=None, dataset=UNLABELLED, **changes):
+        settings = {"default": default_data_collator, "processing_class": tokenizer, "seed": 3} | changes
+        return choose_collator(kind, given, dataset=dataset, **settings)
+
+    return choose
+
+
+@every_form
+def test_examples_without_labels_are_masked_for_a_masked_model(choose, form, tokenizer, caplog):
+    collator = choose("masked", dataset=form(UNLABELLED))
+    assert isinstance(collator, MaskingCollator)
+    assert (collator.tokenizer, collator.seed, collator.mask_probability) == (tokenizer, 3, 0.15)
+    assert "15 % of their tokens are masked" in caplog.text
+
+
+@every_form
+def test_examples_without_labels_are_copied_for_a_causal_model(choose, form, caplog):
+    assert isinstance(choose("causal", dataset=form(UNLABELLED)), CausalCollator)
+    assert "labels: they are copied from `input_ids`" in caplog.text
+
+
+@every_form
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+def test_examples_with_labels_keep_the_collator_of_trainer(choose, form, kind, caplog):
+    assert choose(kind, dataset=form(LABELLED)) is default_data_collator
+    assert not caplog.records
+
+
+def test_what_is_chosen_is_said_once(choose, caplog):
+    for _ in range(3):
+        choose("masked")
+    assert len(caplog.records) == 1
+
+
+def test_no_data_keep_the_collator_of_trainer(choose):
+    assert choose(dataset=None) is default_data_collator
+
+
+@pytest.mark.parametrize("dataset", [[], Stream([]), datasets.Dataset.from_list([])], ids=["list", "stream", "map"])
+def test_empty_data_are_no_error_here(choose, dataset):
+    assert isinstance(choose(dataset=dataset), MaskingCollator)
+
+
+def test_a_users_collator_is_kept_and_warned_about_where_it_draws_masks(choose, tokenizer, caplog):
+    given = DataCollatorForLanguageModeling(tokenizer)
+    assert choose("masked", given) is given
+    assert "a resumed run will see other masks than an uninterrupted one" in caplog.text
+
+
+def test_a_collator_that_resumes_is_not_warned_about(choose, tokenizer, caplog):
+    given = MaskingCollator(tokenizer, mask_probability=0.4)
+    assert choose("masked", given) is given
+    causal = CausalCollator(tokenizer)
+    assert choose("causal", causal) is causal
+    assert choose("masked", default_data_collator, dataset=LABELLED) is default_data_collator
+    assert not caplog.records
+
+
+def test_masks_without_a_tokenizer_are_refused(choose):
+    with pytest.raises(ValueError, match="no `labels`, and without a tokenizer they cannot be masked"):
+        choose("masked", processing_class=None)
+    assert isinstance(choose("causal", processing_class=None), CausalCollator)
+
+
+def test_evaluation_masks_do_not_follow_the_epoch(tokenizer, examples):
+    training = MaskingCollator(tokenizer)
+    evaluation = evaluation_collator(training, seed=0)
+    batch = [examples[index] for index in range(8)]
+    first, first_in_training = evaluation(batch), training(batch)
+    training.set_epoch(1)
+    assert torch.equal(evaluation(batch)["labels"], first["labels"])
+    assert not torch.equal(training(batch)["labels"], first_in_training["labels"])
+
+
+def test_a_users_collator_is_reseeded_for_evaluation(tokenizer, examples):
+    given = DataCollatorForLanguageModeling(tokenizer)
+    evaluation = evaluation_collator(given, seed=5)
+    assert isinstance(evaluation, ReseededCollator)
+    batch = [examples[index] for index in range(8)]
+    assert torch.equal(evaluation(batch)["labels"], evaluation(batch)["labels"])
+    assert not torch.equal(given(batch)["labels"], given(batch)["labels"])
+
+
+def test_a_collator_without_chance_is_used_as_it_is(tokenizer):
+    given = CausalCollator(tokenizer)
+    assert evaluation_collator(given, seed=0) is given
