@@ -47,7 +47,7 @@ def require_whole(checkpoint: str | Path) -> None:
         ValueError: If it is half-written.
     """
     if not Path(checkpoint).is_dir():
-        raise FileNotFoundError(f"`resume_from_checkpoint` is {str(checkpoint)!r}, which is no folder.")
+        raise FileNotFoundError(f"Can't find a valid checkpoint at {str(checkpoint)!r}: there is no such folder.")
     if not is_whole(checkpoint):
         raise ValueError(
             f"The checkpoint {str(checkpoint)!r} is half-written: its {TRAINER_STATE_NAME} is missing or cut off. "

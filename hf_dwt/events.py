@@ -25,7 +25,7 @@ class Listener(Protocol):
     def before_step(self) -> None:
         """Let the teacher go if it will not be asked again."""
 
-    def after_training(self) -> None:
+    def refuse_broken_teacher(self) -> None:
         """Refuse a result that a broken teacher has spoilt."""
 
 
@@ -53,7 +53,7 @@ class TrainerEvents(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Pass the end of training on."""
-        self._listener.after_training()
+        self._listener.refuse_broken_teacher()
 
 
 class WeightingHorizon(TrainerCallback, ExportableState):  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """`DWTTrainer`: the Hugging Face `Trainer` with a weak teacher."""
 
 from collections.abc import Callable, Mapping
+from math import isfinite
 from os import PathLike
 from typing import Any
 
@@ -21,9 +22,9 @@ from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, hard_loss, shared_soft_loss
 from hf_dwt.positions import Positions, has_labels, logits_at, positions_of, select, without_labels
 from hf_dwt.preflight import first_batches, first_impression
-from hf_dwt.teacher import Teacher, as_teacher
+from hf_dwt.teacher import Teacher
+from hf_dwt.teaching import Teaching
 from hf_dwt.training_log import TrainingLog
-from hf_dwt.vocabulary import num_shared_tokens
 from hf_dwt.weighting import Signals, Weights, progress_at
 
 logger = logging.get_logger(__name__)
@@ -60,12 +61,10 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
     | auxiliary losses (`output_router_logits`) | refused |
 
     Args:
-        model: The student, as in `Trainer`.
+        model: The student.
         args: `DWTTrainingArguments`; plain `TrainingArguments` take the defaults of the rest.
-        *trainer_args: Further positional arguments of `Trainer`.
         teacher: A `Teacher`, a language model (which is frozen), a Hub id or a folder. None trains the student alone,
             on the hard loss with weight 1.
-        **trainer_kwargs: Further keyword arguments of `Trainer`.
 
     Raises:
         TypeError: If there is a teacher and the student, or the teacher, is no masked or causal language model.
@@ -99,8 +98,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         args = DWTTrainingArguments("tmp_trainer") if args is None else args
         super().__init__(model, args, data_collator, *trainer_args, **trainer_kwargs)
         self.choices = args if isinstance(args, DistillationArguments) else DistillationArguments()
-        self.teacher: Teacher | None = None
-        self._teacher_source = teacher
+        self._teaching: Teaching | None = None
+        self._held_out_sums: list[Tensor] = []
         takes_users_loss = self.compute_loss_func is not None and teacher is None
         self.kind = None if takes_users_loss else language_model_kind(self.model)
         if self.kind is None:
@@ -119,14 +118,14 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             processing_class=self.processing_class,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
         )
-        self._take_teacher()
-        if self.weights().for_good:
-            self._let_teacher_go()
-        if teacher is not None:
+        if teacher is None:
+            compatibility.warn_of_unused_choices(self.choices)
+        else:
+            own = {"student": self.model, "processing_class": self.processing_class, "device": self.args.device}
+            self._teaching = Teaching(teacher, self.choices, **own)
+            self.before_step()
             self.add_callback(WeightingHorizon())
         self.add_callback(TrainerEvents(self))
-
-    # The loss
 
     def compute_loss(
         self,
@@ -146,10 +145,9 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         num_items = len(positions) if num_items_in_batch is None else num_items_in_batch
         outputs = model(**without_labels(inputs)) if return_outputs else None
 
-        if outputs is None:
-            student_logits = logits_at(model, without_labels(inputs), positions)
-        else:
-            student_logits = select(outputs[0], positions)
+        student_logits = (
+            logits_at(model, without_labels(inputs), positions) if outputs is None else select(outputs[0], positions)
+        )
         hard = hard_loss(student_logits, positions.labels, self.args.label_smoothing_factor)
         if weights.soft:
             teacher_logits = self._teacher_logits(inputs, positions)
@@ -177,7 +175,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
 
         They depend on the step and nothing else, so no two ranks can disagree on whether the teacher is run.
         """
-        if self._teacher_source is None:
+        if self._teaching is None:
             return Weights(hard=1.0, soft=0.0, for_good=True)
         step = self.state.global_step
         horizon = self.choices.weighting_steps or self.state.max_steps
@@ -189,7 +187,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             return super()._get_num_items_in_batch(batch_samples, device)
         count = torch.tensor(sum(len(self._positions_of(batch)) for batch in batch_samples), device=device)
         if self.args.average_tokens_across_devices:
-            count = self._sum_over_ranks(count)
+            count = self.accelerator.reduce(count)
         return count
 
     def _positions_of(self, inputs: Mapping[str, Any]) -> Positions:
@@ -197,54 +195,14 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         return positions_of(self.kind, inputs)
 
     def _teacher_logits(self, inputs: Mapping[str, Any], positions: Positions) -> Tensor:
-        assert self.teacher is not None
+        assert self._teaching is not None
         with self.accelerator.autocast():
-            return self.teacher.logits_at(
-                without_labels(inputs),
-                positions,
-                self._num_shared_tokens,
-                map_added_tokens_to_unknown=self.choices.map_added_tokens_to_unknown,
-            )
+            return self._teaching.logits_at(inputs, positions)
 
-    def _sum_over_ranks(self, values: Tensor) -> Tensor:
-        total: Tensor = self.accelerator.reduce(values, reduction="sum")
-        return total
-
-    # The teacher
-
-    def _take_teacher(self) -> None:
-        """Load, check and place the teacher; one that was let go is taken back."""
-        if self._teacher_source is None:
-            compatibility.warn_of_unused_choices(self.choices)
-        elif self.teacher is None:
-            self.teacher = as_teacher(self._teacher_source, self.choices.teacher_dtype)
-            compatibility.check_pair(self.teacher, self.model)
-            if self.choices.map_added_tokens_to_unknown:
-                compatibility.require_unknown_token(self.teacher)
-            self._num_shared_tokens = num_shared_tokens(
-                self.teacher.processing_class,
-                self.processing_class,
-                self.teacher.vocab_size,
-                self.model.config.get_text_config().vocab_size,
-            )
-            self.teacher.model.to(self.args.device)
-
-    def _let_teacher_go(self) -> None:
-        """Free the teacher's memory on the accelerator, and altogether where nobody else holds it."""
-        if self.teacher is not None:
-            logger.info(f"From step {self.state.global_step} on the teacher ({self.teacher.origin}) is not asked.")
-            self.teacher.model.to("cpu")
-            self.teacher = None
-
-    def _refuse_broken_teacher(self) -> None:
-        broken = self._training_log.num_broken_positions(self._sum_over_ranks)
-        if broken and self.teacher is not None:
-            raise FloatingPointError(
-                f"The teacher ({self.teacher.origin}) gave logits that are not finite, at {broken} positions since "
-                "training began. The student has learnt from them: go back to its last checkpoint."
-            )
-
-    # Events of a run
+    @property
+    def teacher(self) -> Teacher | None:
+        """The teacher, None without one or once it has been let go."""
+        return None if self._teaching is None else self._teaching.teacher
 
     def before_training(self) -> None:
         """Check data and teacher before the first step.
@@ -254,14 +212,12 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """
         self._training_log = TrainingLog(self.args.label_smoothing_factor)
         batches = self._first_batches()
-        if self.weights().for_good:
-            self._let_teacher_go()
-            return
-        self._take_teacher()
-        assert self.teacher is not None
-        prepared = (self._prepare_inputs(batch) for batch in batches)
-        impression = first_impression(prepared, self._positions_of, self._teacher_logits)
-        compatibility.judge(self.teacher, impression, allow_bad_teacher=self.choices.allow_bad_teacher)
+        self.before_step()
+        if self._teaching is not None and not self.weights().for_good:
+            teacher = self._teaching.take_back()
+            prepared = (self._prepare_inputs(batch) for batch in batches)
+            impression = first_impression(prepared, self._positions_of, self._teacher_logits)
+            compatibility.judge(teacher, impression, allow_bad_teacher=self.choices.allow_bad_teacher)
 
     def before_epoch(self, epoch: int) -> None:
         """Draw new masks."""
@@ -270,19 +226,22 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
 
     def before_step(self) -> None:
         """Let the teacher go if it will not be asked again."""
-        if self.teacher is not None and self.weights().for_good:
-            self._refuse_broken_teacher()
-            self._let_teacher_go()
+        if self._teaching is not None and self.teacher is not None and self.weights().for_good:
+            self.refuse_broken_teacher()
+            self._teaching.let_go(self.state.global_step)
 
-    def after_training(self) -> None:
-        """Refuse a result that a broken teacher has spoilt.
+    def refuse_broken_teacher(self) -> None:
+        """Stop before anything is logged or saved that a broken teacher has spoilt.
 
         Raises:
             FloatingPointError: If the teacher's logits were not finite.
         """
-        self._refuse_broken_teacher()
-
-    # Data
+        broken = self._training_log.num_broken_positions(self.accelerator.reduce)
+        if broken and self._teaching is not None:
+            raise FloatingPointError(
+                f"The teacher ({self._teaching.origin}) gave logits that are not finite, at {broken} positions since "
+                "training began. The student has learnt from them: go back to its last checkpoint."
+            )
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
         """Evaluate with the same masks each time."""
@@ -307,18 +266,19 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             collator = self._get_collator_with_removed_columns(collator, description="training")
         return first_batches(dataset, collator, self.args.per_device_train_batch_size, self._positions_of)
 
-    # Logs and evaluation
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the two losses, the weight and the gap to what `Trainer` logs of training."""
         if self.kind is not None and "loss" in logs:
-            self._refuse_broken_teacher()
-            logs |= self._training_log.pop_means(self._sum_over_ranks)
+            self.refuse_broken_teacher()
+            means = self._training_log.pop_means(self.accelerator.reduce)
+            logs |= {
+                name: mean for name, mean in means.items() if isfinite(mean) or not self.args.logging_nan_inf_filter
+            }
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """Add the figures of the held-out set; what a user's `compute_metrics` returns wins."""
-        self._held_out_sums: list[Tensor] = []
+        self._held_out_sums = []
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._held_out_sums:
             # The loss that `Trainer` puts there is a mean of batch means.
@@ -356,8 +316,6 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         mean_loss = sums.select(-1, 1).sum() / max(len(positions), 1)
         return mean_loss, logits, labels
 
-    # Checkpoints
-
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as `Trainer` does; a checkpoint that was half-written when a run died is never resumed from.
 
@@ -373,7 +331,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.kind is not None:
-            self._refuse_broken_teacher()
+            self.refuse_broken_teacher()
         if self.args.should_save:
             checkpoints.invalidate(checkpoints.checkpoint_folder(self._get_output_dir(trial), self.state.global_step))
         super()._save_checkpoint(model, trial)

@@ -25,6 +25,7 @@ FLOORS = [
     {"arguments", "teacher", "data", "evaluation", "costs"},
     {"preflight", "training_log", "collators", "events", "checkpoints"},
     {"compatibility"},
+    {"teaching"},
     {"trainer"},
     {"comparison"},
     {"plots"},

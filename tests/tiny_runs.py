@@ -1,4 +1,4 @@
-"""Tiny models, examples and arguments of the tests that train. Plain functions: scripts that tests start use them too."""
+"""Tiny models, examples and arguments of the tests that train; scripts that tests start use them too."""
 
 from collections.abc import Callable
 from functools import cache
@@ -26,7 +26,7 @@ from hf_dwt.language_models import Kind
 from hf_dwt.losses import IGNORED_LABEL, hard_loss
 from hf_dwt.positions import logits_at, positions_of, without_labels
 
-WORDS = "cat dog hill house mat morning rain sun tree wind".split()
+WORDS = ["cat", "dog", "hill", "house", "mat", "morning", "rain", "sun", "tree", "wind"]
 KINDS: tuple[Kind, Kind] = ("masked", "causal")
 
 

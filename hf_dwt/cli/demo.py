@@ -1,0 +1,236 @@
+"""`hf-dwt demo`: the whole thing on real data, in minutes on two CPU cores."""
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
+from transformers.training_args import TrainingArguments
+from transformers.utils import logging
+
+from hf_dwt.cli.demo_inputs import prepare_molecules, prepare_speeches
+from hf_dwt.cli.inputs import Inputs, read_inputs
+from hf_dwt.cli.recipe import Recipe, RecipeError, make_recipe
+from hf_dwt.cli.runs import (
+    comparison_table,
+    make_trainer,
+    mean_length,
+    run_student,
+    run_twins,
+    score_teacher,
+    step_cost,
+)
+from hf_dwt.cli.students import student_config
+from hf_dwt.comparison import summary
+from hf_dwt.costs import StepCost
+from hf_dwt.plots import plot_runs
+from hf_dwt.positions import logits_at, positions_of, without_labels
+
+_TEACHER_SHARE_OF_TIME = 0.25
+_NUM_COMPLETIONS = 3
+_NUM_TIMED_STEPS = 6
+
+
+def demo(
+    *,
+    causal: bool,
+    student_size: str,
+    seed: int,
+    minutes: float,
+    steps: int | None,
+    folder: str | None,
+    prepare_only: bool,
+) -> None:
+    """Train a larger student with a teacher, at equal steps and equal cost alone, and show what came of it.
+
+    Args:
+        causal: Speeches and causal LMs instead of molecules and masked ones.
+        student_size: Such as '4x256': layers and hidden size.
+        seed: Of masks, order and initial weights.
+        minutes: Training time of all runs together, about.
+        steps: Of the distilled run; takes the place of `minutes`.
+        folder: Where inputs, students and results go.
+        prepare_only: Stop when the inputs are there.
+
+    Raises:
+        ValueError: If the size cannot be read, or the folder holds another run.
+        OSError: If the inputs cannot be fetched.
+    """
+    layers, hidden_size = _parse_size(student_size)
+    if minutes <= 0 or (steps is not None and steps < 1):
+        raise RecipeError("`--minutes` and `--steps` must be above 0.")
+    console = Console()
+    logging.set_verbosity_error()
+    where = Path(folder or ("demo-speeches" if causal else "demo-molecules"))
+    if causal:
+        prepare_speeches(where)
+    else:
+        prepare_molecules(where)
+    if prepare_only:
+        console.print(f"The inputs are in {where}.")
+        return
+    started = time.monotonic()
+    if causal:
+        _train_speech_teacher(where, console, minutes, seed)
+    recipe = _recipe(where, causal, layers, hidden_size, seed)
+    inputs = read_inputs(recipe, seed)
+    assert inputs.teacher is not None
+    config = student_config(recipe, inputs.teacher.model.config, inputs.tokenizer)
+    cost = step_cost(recipe, inputs.kind, config, inputs.teacher.model.config, mean_length(recipe, inputs))
+    console.print(_introduction(inputs, config.model_type, cost, causal))
+    if steps is None:
+        seconds = 60 * minutes - (time.monotonic() - started)
+        steps = _steps_for(recipe, inputs, cost, seconds)
+    recipe = replace(recipe, arguments={**recipe.arguments, "max_steps": steps})
+    before = make_trainer(recipe, inputs, with_teacher=False).model
+    distilled = run_student(recipe, inputs)
+    runs = [distilled, *run_twins(recipe, inputs, distilled, cost)]
+    teacher = score_teacher(recipe, inputs)
+    console.print(comparison_table(runs, teacher, cost))
+    for line in summary(*runs):
+        console.print(line)
+    student_folder = str(recipe.arguments["output_dir"])
+    after = type(before).from_pretrained(student_folder).eval()
+    for line in completions(inputs, before.eval(), after):
+        console.print(line, markup=False, highlight=False)
+    plot_runs(runs, teacher.loss, where / "curves.png")
+    console.print(f"The student is in {student_folder}, the curves are in {where / 'curves.png'}.")
+
+
+def completions(inputs: Inputs, before: PreTrainedModel, after: PreTrainedModel) -> list[str]:
+    """Fill in, or continue, a few held-out examples with the untrained and the trained student."""
+    show = _filled if inputs.kind == "masked" else _continued
+    rows = inputs.evaluation.select(range(_NUM_COMPLETIONS))
+    lines = []
+    for row in rows:
+        truth, shown, old = show(inputs, before, row)
+        new = show(inputs, after, row)[2]
+        lines += ["", f"given   {shown}", f"before  {old}", f"after   {new}", f"truth   {truth}"]
+    return lines
+
+
+@torch.no_grad()
+def _filled(inputs: Inputs, model: PreTrainedModel, row: dict[str, Any]) -> tuple[str, str, str]:
+    batch = inputs.collator.for_evaluation()([row])
+    positions = positions_of("masked", batch)
+    guesses = logits_at(model, without_labels(batch), positions).argmax(-1)
+    original, hidden, filled = torch.tensor(row["input_ids"]), batch["input_ids"][0], batch["input_ids"][0].clone()
+    filled[positions.indices] = guesses
+    decode = inputs.tokenizer.decode
+    shown = "".join("_" if token == inputs.tokenizer.mask_token_id else decode([token]) for token in hidden[1:-1])
+    return decode(original[1:-1]), shown, decode(filled[1:-1])
+
+
+@torch.no_grad()
+def _continued(inputs: Inputs, model: PreTrainedModel, row: dict[str, Any]) -> tuple[str, str, str]:
+    ids, decode = torch.tensor([row["input_ids"]]), inputs.tokenizer.decode
+    half = ids.shape[1] // 2
+    mask = torch.ones_like(ids[:, :half])
+    pad = inputs.tokenizer.pad_token_id
+    made = model.generate(ids[:, :half], attention_mask=mask, max_new_tokens=20, do_sample=False, pad_token_id=pad)
+    texts = (decode(part).replace("\n", " ") for part in (ids[0, half : half + 20], ids[0, :half], made[0, half:]))
+    truth, shown, continued = texts
+    return truth, shown, continued
+
+
+def _recipe(where: Path, causal: bool, layers: int, hidden_size: int, seed: int) -> Recipe:
+    """The demo as a recipe; the same is in `trainer_configs/recipes/`."""
+    heads = max(hidden_size // 64, 1)
+    if causal:
+        student = {"model_type": "gpt2", "n_layer": layers, "n_embd": hidden_size, "n_head": heads, "n_positions": 64}
+        data = {"form": "blocks", "length": 64}
+        rate = 1e-3
+    else:
+        student = {"model_type": "bert", "num_hidden_layers": layers, "hidden_size": hidden_size}
+        student |= {"num_attention_heads": heads, "intermediate_size": 4 * hidden_size, "max_position_embeddings": 64}
+        data = {"form": "sentences", "length": 64}
+        rate = 5e-4
+    files = {"source": str(where / "train.txt"), "evaluation_source": str(where / "held_out.txt")}
+    arguments = {"output_dir": str(where / "student"), "learning_rate": rate, "warmup_steps": 0.1, "seed": seed}
+    arguments |= {"per_device_train_batch_size": 32, "per_device_eval_batch_size": 64, "save_strategy": "no"}
+    return make_recipe(
+        {
+            "teacher": {"name": str(where / "teacher")},
+            "student": student,
+            "data": {**files, **data, "num_evaluation_examples": 512},
+            "arguments": {**arguments, "eval_steps": 0.125, "use_cpu": not torch.cuda.is_available()},
+        }
+    )
+
+
+def _train_speech_teacher(where: Path, console: Console, minutes: float, seed: int) -> None:
+    """Train last year's small model: two layers, on the same speeches."""
+    if (where / "teacher" / "config.json").is_file():
+        return
+    recipe = _recipe(where, causal=True, layers=2, hidden_size=128, seed=seed)
+    own = {"output_dir": str(where / "teacher"), "learning_rate": 2e-3}
+    recipe = make_recipe(
+        {
+            "objective": "causal",
+            "tokenizer": {"kind": "bpe", "vocab_size": 2048},
+            "student": recipe.student,
+            "data": vars(recipe.data),
+            "arguments": {**recipe.arguments, **own, "max_steps": _NUM_TIMED_STEPS},
+        }
+    )
+    inputs = read_inputs(recipe, seed)
+    seconds = _seconds_per_step(recipe, inputs, with_teacher=False)
+    steps = max(round(_TEACHER_SHARE_OF_TIME * 60 * minutes / seconds), 1)
+    console.print(f"First the teacher: a 2-layer GPT-2 of hidden size 128, {steps:,} steps.")
+    run_student(replace(recipe, arguments={**recipe.arguments, "max_steps": steps}), inputs)
+
+
+def _introduction(inputs: Inputs, architecture: str, cost: StepCost, causal: bool) -> str:
+    assert inputs.teacher is not None
+    size = inputs.teacher.model.num_parameters()
+    relative = cost.teacher_forward / cost.student_forward
+    origin = (
+        "a 2-layer GPT-2 that was just trained on the same speeches"
+        if causal
+        else "the published ALBERT of rxnmapper 0.4.3, small in parameters but not in compute (12 layers that share "
+        "their weights), and better than a student of a few minutes: ordinary distillation, strictly speaking"
+    )
+    return (
+        f"The teacher: {origin}. It has {size:,} parameters; its forward pass costs {relative:.2f} of the student's "
+        f"({architecture}), {cost.teacher_share:.0%} of a distilled step."
+    )
+
+
+def _steps_for(recipe: Recipe, inputs: Inputs, cost: StepCost, seconds: float) -> int:
+    """Steps of the distilled run so that it and its two twins take about so long, evaluations included."""
+    distilled = _seconds_per_step(recipe, inputs, with_teacher=True)
+    alone = _seconds_per_step(recipe, inputs, with_teacher=False)
+    per_step = distilled + alone * (1 + cost.distilled / cost.standalone)
+    return max(round(0.85 * seconds / per_step), 8)
+
+
+def _seconds_per_step(recipe: Recipe, inputs: Inputs, *, with_teacher: bool) -> float:
+    timer = _StepTimer()
+    with tempfile.TemporaryDirectory() as scratch:
+        changes = {"output_dir": scratch, "max_steps": _NUM_TIMED_STEPS, "eval_strategy": "no", "disable_tqdm": True}
+        trainer = make_trainer(recipe, inputs, with_teacher=with_teacher, **changes, logging_strategy="no")
+        trainer.add_callback(timer)
+        trainer.train()
+    # The first steps warm up.
+    return (timer.ends[-1] - timer.ends[1]) / (len(timer.ends) - 2)
+
+
+class _StepTimer(TrainerCallback):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+
+def _parse_size(size: str) -> tuple[int, int]:
+    layers, _, hidden_size = size.partition("x")
+    if not (layers.isdigit() and hidden_size.isdigit() and int(layers) and int(hidden_size)):
+        raise RecipeError(f"`--student-size` is LAYERSxHIDDEN, such as 4x256, got {size!r}.")
+    if int(hidden_size) > 64 and int(hidden_size) % 64:
+        raise RecipeError(f"`--student-size`: the hidden size must be a multiple of 64, got {hidden_size}.")
+    return int(layers), int(hidden_size)
