@@ -7,11 +7,13 @@ model's own head and whatever wraps the model (DDP, FSDP, DeepSpeed) do the rest
 
 # Axes in names: B batch, L length, N positions, V vocabulary, H hidden.
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from transformers.trainer_utils import unwrap_peft_model
@@ -167,6 +169,9 @@ def _selection_of(backbone: nn.Module) -> _Selection:
             return hook
     selection = _Selection()
     backbone.register_forward_hook(selection)
+    if "torch._dynamo" in sys.modules:
+        # A graph that was compiled before would go on without the hook.
+        torch.compiler.reset()
     return selection
 
 

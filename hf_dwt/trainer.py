@@ -9,7 +9,7 @@ import datasets
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, has_length
 from transformers.utils import logging
 
 from hf_dwt import checkpoints, compatibility
@@ -256,7 +256,11 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Group by the length column, which is gone from the data set that `Trainer` passes here."""
-        return super()._get_train_sampler(train_dataset if self.kind is None else self.train_dataset)
+        if self.kind is None:
+            return super()._get_train_sampler(train_dataset)
+        if has_length(self.train_dataset) and not len(self.train_dataset):
+            raise ValueError("`train_dataset` is empty.")
+        return super()._get_train_sampler(self.train_dataset)
 
     def _first_batches(self) -> list[dict[str, Any]]:
         dataset, collator = self.train_dataset, evaluation_collator(self.data_collator, self.args.seed)

@@ -26,6 +26,9 @@ from hf_dwt.language_models import Kind
 from hf_dwt.losses import IGNORED_LABEL, hard_loss
 from hf_dwt.positions import logits_at, positions_of, without_labels
 
+# Sums, and so the teachers below, come out the same in every process; set before any fixture trains.
+torch.set_num_threads(1)
+
 WORDS = ["cat", "dog", "hill", "house", "mat", "morning", "rain", "sun", "tree", "wind"]
 KINDS: tuple[Kind, Kind] = ("masked", "causal")
 

@@ -1,0 +1,63 @@
+"""Runs a script on two ranks of this machine with torchrun, within a limit of time."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+NUM_RANKS = 2
+
+
+class RanksFailed(RuntimeError):
+    """A rank failed or was not done in time; the text holds what both ranks have printed."""
+
+
+def run_on_two_ranks(script: str | Path, arguments: Sequence[str | Path] = (), timeout: float = 180.0) -> str:
+    """Run `script` in two processes that talk over gloo, and return what they printed.
+
+    In the script `use_cpu=True` in the training arguments is enough to join the ranks. No process outlives the call.
+
+    Args:
+        script: A Python file.
+        arguments: Its command line.
+        timeout: Seconds, > 0, after which both ranks are ended.
+
+    Raises:
+        RanksFailed: If a rank fails or the time is over.
+    """
+    launch = ["torch.distributed.run", "--nproc_per_node", str(NUM_RANKS), "--master_port", str(_free_port())]
+    command = [sys.executable, "-m", *launch, str(script), *map(str, arguments)]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        launched = subprocess.Popen(command, env=_environment(), stdout=output, stderr=subprocess.STDOUT)
+        try:
+            code = str(launched.wait(timeout))
+        except subprocess.TimeoutExpired:
+            code = f"none within {timeout:g} seconds"
+        finally:
+            _end(launched)
+        output.seek(0)
+        said = output.read()
+    if code != "0":
+        raise RanksFailed(f"{Path(script).name} failed on {NUM_RANKS} ranks. Exit code: {code}. Output:\n{said}")
+    return said
+
+
+def _environment() -> dict[str, str]:
+    offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **offline, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _end(launched: subprocess.Popen[bytes]) -> None:
+    """End torchrun, which ends its ranks first: they are in sessions of their own."""
+    launched.terminate()
+    launched.wait(60)
