@@ -38,18 +38,19 @@ def make_trainer(
     return trainer_class(args=args, processing_class=tokenizer(), **ours)
 
 
-def untrained_teacher(kind: str = "masked") -> PreTrainedModel:
+def untrained_teacher(kind: str = "masked", **config: Any) -> PreTrainedModel:
     """A teacher that has the very same weights in every process, which one that was trained there would not have."""
-    return without_dropout(build(kind, hidden_size=12, num_layers=1, seed=2))
+    return without_dropout(build(kind, hidden_size=12, num_layers=1, seed=2, **config))
 
 
-def near_the_teacher(kind: str) -> PreTrainedModel:
-    """A student that often guesses what the teacher does, but not always."""
-    student, generator = untrained_teacher(kind), torch.Generator().manual_seed(5)
+def pair_that_often_agrees(kind: str) -> dict[str, PreTrainedModel]:
+    """A teacher with opinions, and a student that often guesses what it does, but not always."""
+    teacher, student = (untrained_teacher(kind, initializer_range=0.5) for _ in range(2))
+    generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in student.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
-    return student
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return {"teacher": teacher, "model": student}
 
 
 # Training
@@ -110,7 +111,7 @@ def evaluated(folder: Path, kind: str, *, with_logits: bool = False, drop_repeat
     """Figures of 11 examples in batches of 4: with two ranks the last batch has 3 examples for 8 places."""
     rows = labelled_examples(kind, num=11) if with_logits else examples(num=11)
     settings = {"train_dataset": rows, "eval_dataset": rows, "per_device_eval_batch_size": 4, "temperature": 2.0}
-    settings["model"] = near_the_teacher(kind)
+    settings |= pair_that_often_agrees(kind)
     if with_logits:
         settings["compute_metrics"] = share_of_right_guesses
     trainer = make_trainer(folder, kind, **settings)

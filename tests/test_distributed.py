@@ -140,18 +140,20 @@ def is_running(pid: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize(
-    ("ending", "message"),
+    ("ending", "timeout", "message"),
     [
-        ("sys.exit(3) if rank == '1' else time.sleep(100)", r"Exit code: 1\."),
-        ("time.sleep(100)", r"Exit code: none within 12 seconds\."),
+        ("sys.exit(3) if rank == '1' else time.sleep(100)", 100, r"Exit code: 1\."),
+        ("time.sleep(100)", 15, r"Exit code: none within 15 seconds\."),
     ],
     ids=["fails", "hangs"],
 )
-def test_ranks_that_fail_or_hang_are_ended_and_their_output_shown(ending: str, message: str, tmp_path: Path) -> None:
+def test_ranks_that_fail_or_hang_are_ended_and_their_output_shown(
+    ending: str, timeout: int, message: str, tmp_path: Path
+) -> None:
     script = tmp_path / "script.py"
     script.write_text(SAYS_WHO_IT_IS + ending)
     with pytest.raises(RanksFailed, match=message) as failure:
-        run_on_two_ranks(script, [tmp_path], timeout=12)
+        run_on_two_ranks(script, [tmp_path], timeout=timeout)
     for rank in range(NUM_RANKS):
         assert f"rank {rank} of 2" in str(failure.value)
         assert not is_running(int((tmp_path / str(rank)).read_text()))

@@ -25,7 +25,8 @@ from hf_dwt.language_models import architecture_kind, language_model_kind
 
 BERT = BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=1)
 GPT2 = GPT2Config(vocab_size=9, n_embd=12, n_layer=1, bos_token_id=1, eos_token_id=2)
-BART = BartConfig(vocab_size=9, d_model=16, encoder_layers=1, decoder_layers=1)
+# A dictionary, because a decoder built from the configuration changes it.
+BART = {"vocab_size": 9, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
 T5 = T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
 XLNET = XLNetConfig(vocab_size=9, d_model=8, n_layer=1, n_head=2, d_inner=8)
 
@@ -50,10 +51,10 @@ class PlainForCausalLM(nn.Module):
         (lambda: BertLMHeadModel(BertConfig(**BERT.to_dict() | {"is_decoder": True})), "causal"),
         (lambda: GPT2LMHeadModel(GPT2), "causal"),
         (lambda: Renamed(GPT2), "causal"),
-        (lambda: BartForCausalLM(BART), "causal"),
+        (lambda: BartForCausalLM(BartConfig(**BART)), "causal"),
         (lambda: T5ForConditionalGeneration(T5), None),
         # Registered as a masked language model too.
-        (lambda: BartForConditionalGeneration(BART), None),
+        (lambda: BartForConditionalGeneration(BartConfig(**BART)), None),
         (lambda: BertModel(BERT), None),
         (lambda: GPT2Model(GPT2), None),
         (lambda: BertForSequenceClassification(BERT), None),

@@ -285,16 +285,18 @@ def test_a_forward_pass_that_fails_leaves_the_model_usable(bert):
     assert torch.equal(logits_at(bert, inputs, positions), select(expected, positions))
 
 
-@pytest.mark.parametrize("first", ["full path", "positions"])
-@pytest.mark.parametrize("name", ["Bert", "LlamaForCausalLM"])
+@pytest.mark.parametrize(
+    ("name", "first"), [("Bert", "full path"), ("Bert", "positions"), ("LlamaForCausalLM", "full path")]
+)
+@torch.no_grad()
 def test_compiled_models_do_not_reuse_the_positions_of_an_earlier_batch(name, first, no_class_known):
-    model = build(name)
+    model = build(name, num_hidden_layers=1)
     inputs, positions = batch(language_model_kind(model), share=0.5)
     expected = full_logits(model, inputs)
     compiled = torch.compile(model, backend="eager")
     if first == "full path":
         torch.testing.assert_close(full_logits(compiled, inputs), expected)
-    for chosen in (positions.indices, positions.indices.flip(0), positions.indices[:4]):
+    for chosen in (positions.indices, positions.indices.flip(0)):
         others = Positions(chosen, positions.labels, positions.length)
         torch.testing.assert_close(logits_at(compiled, inputs, others), select(expected, others))
         torch.testing.assert_close(full_logits(compiled, inputs), expected)
