@@ -1,5 +1,6 @@
 """What `DWTTrainer` does at the events of a run: callbacks that it adds to itself."""
 
+import weakref
 from typing import Any, Protocol
 
 from transformers.trainer_callback import (
@@ -33,7 +34,8 @@ class TrainerEvents(TrainerCallback):  # type: ignore[misc]
     """Passes the events of a run on to its trainer."""
 
     def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+        # The trainer holds its callbacks: a strong reference back would keep its models in memory after it is gone.
+        self._listener = weakref.proxy(listener)
         self._epoch: int | None = None
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:

@@ -210,6 +210,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         Raises:
             ValueError: If there is nothing to predict, or the teacher is no better than guessing.
         """
+        # A hyperparameter search changes the arguments of a trainer that is there already.
+        self._policy = self.choices.policy()
         self._training_log = TrainingLog(self.args.label_smoothing_factor)
         batches = self._first_batches()
         self.before_step()

@@ -144,7 +144,6 @@ def test_a_loss_of_ones_own_has_the_callbacks_of_trainer_alone(tmp_path: Path) -
     assert not {TrainerEvents, WeightingHorizon} & set(callbacks_of(trainer))
 
 
-@pytest.mark.xfail(strict=True, reason="trainer and callback hold each other")
 def test_a_trainer_and_its_models_are_freed_as_soon_as_nobody_holds_them(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, max_steps=1)
     trainer.train()

@@ -233,7 +233,6 @@ def test_each_trial_starts_from_a_student_of_its_own(tmp_path: Path, monkeypatch
     assert made == [None, {"num_layers": 3}, {"num_layers": 1}, {"num_layers": 1}]
 
 
-@pytest.mark.xfail(strict=True, reason="the policy is made once, when the trainer is")
 def test_a_trial_may_choose_the_weighting(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, model_init=make_student, max_steps=2, logging_steps=1)
     # This is how a search sets what it tries.
