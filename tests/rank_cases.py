@@ -49,7 +49,7 @@ def pair_that_often_agrees(kind: str) -> dict[str, PreTrainedModel]:
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in student.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     return {"teacher": teacher, "model": student}
 
 

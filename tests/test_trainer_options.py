@@ -234,7 +234,7 @@ def test_each_trial_starts_from_a_student_of_its_own(tmp_path: Path, monkeypatch
 
 
 def test_a_trial_may_choose_the_weighting(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, model_init=make_student, max_steps=2, logging_steps=1)
+    trainer = make_trainer(tmp_path, model_init=lambda: make_student(), max_steps=2, logging_steps=1)
     # This is how a search sets what it tries.
     trainer.args.soft_loss_weight = 2.0
     trainer.train()

@@ -1,0 +1,88 @@
+"""Recipes are checked to the last key before anything is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_dwt.cli.recipe import RecipeError, make_recipe, read_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "trainer_configs" / "recipes").glob("*.yaml"))
+PLAIN: dict[str, Any] = {"student": {"model_type": "bert"}, "data": {"source": "a.txt"}, "objective": "masked"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_can_be_read(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert recipe.student
+    assert recipe.data.source
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arguments": {"learnin_rate": 1e-4}}, "Did you mean `learning_rate`"),
+        ({"techer": "x"}, "Did you mean `teacher`"),
+        ({"data": {"source": "a", "lenght": 3}}, "Did you mean `length`"),
+        ({"student": {"model_type": "bert", "hiden_size": 3}}, "Did you mean `hidden_size`"),
+        ({"student": {"model_type": "brt"}}, "There is no `model_type` 'brt'"),
+        ({"data": {}}, "no `data`"),
+        ({"data": {"length": 8}}, "`data` has no `source`"),
+        ({"data": {"source": "a", "length": "long"}}, "should be a whole number"),
+        ({"arguments": {"max_steps": "many"}}, "`arguments.max_steps` should be"),
+        ({"data": {"source": "a", "form": "pages"}}, "'blocks' or 'sentences'"),
+        ({"objective": "both"}, "'masked' or 'causal'"),
+    ],
+)
+def test_what_is_wrong_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_recipe(PLAIN | changes)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+MINIMAL = "student: {model_type: bert}\ndata: {source: a.txt}\nobjective: masked\n"
+
+
+def test_options_change_the_key_of_their_name_wherever_it_is(tmp_path: Path) -> None:
+    options = ["--max-steps", "7", "--hidden_size=32", "--length", "16", "--teacher.name", "./small"]
+    recipe = read_recipe(write(tmp_path, MINIMAL), [*options, "--learning-rate", "5e-4"])
+    assert recipe.arguments == {"max_steps": 7, "learning_rate": 5e-4}
+    assert recipe.student["hidden_size"] == 32
+    assert recipe.data.length == 16
+    assert recipe.teacher is not None
+    assert recipe.teacher.name == "./small"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-stepps", "7"], "Did you mean `max_steps`"),
+        (["--name", "x"], "--teacher.name, --tokenizer.name, --data.name"),
+        (["--max-steps"], "has no value"),
+        (["max_steps", "3"], "is no option"),
+    ],
+)
+def test_options_that_are_wrong_are_named(options: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(write(tmp_path, MINIMAL), options)
+
+
+def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, MINIMAL + "arguments: {learning_rate: 5e-4}\n"))
+    assert recipe.arguments["learning_rate"] == 5e-4
+
+
+@pytest.mark.parametrize("text", ["- a list", "student: [unclosed", "just text"])
+def test_what_is_no_recipe_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no recipe|not YAML"):
+        read_recipe(write(tmp_path, text))
+
+
+def test_a_missing_file_is_told() -> None:
+    with pytest.raises(RecipeError, match=r"no recipe 'nowhere\.yaml'"):
+        read_recipe("nowhere.yaml")

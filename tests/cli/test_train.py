@@ -1,0 +1,90 @@
+"""`hf-dwt train`, from a recipe to a student and its twins."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, BertForMaskedLM
+
+from hf_dwt.cli import main
+from hf_dwt.cli.demo_inputs import smiles_tokenizer
+
+TEXT = ["the cat sat on the mat", "a dog ran over the hill", "rain fell on the old house all night"]
+RECIPES = Path(__file__).parents[2] / "trainer_configs" / "recipes"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("\n".join(TEXT * 20) + "\n")
+    return tmp_path
+
+
+def quick(**more: object) -> list[str]:
+    options = {"use_cpu": "true", "max_steps": 4, "save_strategy": "no", "disable_tqdm": "true", **more}
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+TEXTS = ["--source", "text.txt", "--evaluation_source", "text.txt", "--num_evaluation_examples", "8"]
+
+
+def test_the_causal_recipes_make_a_teacher_and_then_a_larger_student_with_its_twins(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--length", "16", "--tokenizer.vocab_size", "300", "--n_embd", "16"]
+    assert main(["train", str(RECIPES / "causal_teacher.yaml"), *TEXTS, *small, *quick(max_steps=30)]) == 0
+    grown = ["--length", "16", "--n_embd", "32", *quick(allow_bad_teacher="true")]
+    assert main(["train", str(RECIPES / "causal.yaml"), "--baseline", *TEXTS, *grown]) == 0
+    output = capsys.readouterr().out
+    assert "At equal steps (4): the teacher" in output
+    assert "At equal cost" in output
+    student = AutoModelForCausalLM.from_pretrained(folder / "speeches-student")
+    assert student.config.n_embd == 32
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("speeches-student/**/run.json"))]
+    assert {run["name"] for run in runs} == {"with teacher", "alone, equal steps", "alone, equal cost"}
+    assert max(run["steps"] for run in runs) > 4
+
+
+@pytest.mark.parametrize("name", ["molecules", "paper"])
+def test_a_dry_run_tells_sizes_and_costs_from_configurations_alone(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    BertConfig(architectures=["BertForMaskedLM"], num_hidden_layers=4).save_pretrained(folder / "teacher")
+    recipe = str(RECIPES / f"{name}.yaml")
+    assert main(["train", recipe, "--dry-run", "--teacher.name", str(folder / "teacher"), "--bf16", "false"]) == 0
+    output = capsys.readouterr().out
+    assert "teacher's share of a step's cost" in output
+    assert "unknown until read" in output
+    if name == "paper":
+        # The paper's own sizes: 67.0M and 52.8M, with the tied head's bias and transform.
+        assert "0.79" in output
+
+
+def test_errors_are_one_line_and_status_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "nowhere.yaml"]) == 2
+    assert capsys.readouterr().err == "hf-dwt: There is no recipe 'nowhere.yaml'.\n"
+
+
+def test_help_does_not_import_torch() -> None:
+    script = (
+        "import sys\nfrom hf_dwt.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
+
+
+def test_the_molecule_recipe_trains_a_masked_student(folder: Path) -> None:
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"CNOcno()=123456789"]
+    tokenizer = smiles_tokenizer(vocabulary)
+    tokenizer.save_pretrained(folder / "teacher")
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertForMaskedLM(BertConfig(vocab_size=len(vocabulary), **size)).save_pretrained(folder / "teacher")
+    (folder / "molecules.txt").write_text("\n".join(["CC(=O)Nc1ccccc1", "c1ccncc1CO", "CCOC(=O)C"] * 20))
+    data = ["--source", "molecules.txt", "--evaluation_source", "molecules.txt", "--teacher.name", "teacher"]
+    small = ["--hidden_size", "32", "--num_hidden_layers", "2", "--intermediate_size", "64"]
+    options = [*data, *small, *quick(allow_bad_teacher="true")]
+    assert main(["train", str(RECIPES / "molecules.yaml"), *options]) == 0
+    assert AutoModelForMaskedLM.from_pretrained(folder / "molecules-student").config.hidden_size == 32
