@@ -151,7 +151,7 @@ def equal_cost_steps(distilled: Run, cost: StepCost) -> int:
     return round(operations(distilled, cost) / cost.standalone)
 
 
-def summary(distilled: Run, equal_steps: Run, equal_cost: Run | None) -> Sequence[str]:
+def summary(distilled: Run, equal_steps: Run, equal_cost: Run | None = None) -> Sequence[str]:
     """Say in words what the teacher brought, whichever way it went."""
     lines = [f"At equal steps ({equal_steps.steps:,}): {_difference(distilled, equal_steps)}"]
     if equal_cost is not None:

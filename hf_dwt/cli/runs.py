@@ -1,6 +1,7 @@
 """Running a recipe: the student with its teacher and, for comparison, alone."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -27,15 +28,14 @@ _DEFAULT_ARGUMENTS = {"output_dir": "student", "eval_strategy": "steps", "eval_s
 
 def arguments_for(recipe: Recipe, **changes: Any) -> DWTTrainingArguments:
     """Training arguments of a run: the recipe's on top of the command line's defaults, changes on top of both."""
-    return DWTTrainingArguments(**{**_DEFAULT_ARGUMENTS, **recipe.arguments, **changes})
+    # Pinned memory is for transfers to a GPU; without one PyTorch only warns.
+    pin = {"dataloader_pin_memory": torch.cuda.is_available()}
+    return DWTTrainingArguments(**{**_DEFAULT_ARGUMENTS, **pin, **recipe.arguments, **changes})
 
 
 def make_trainer(recipe: Recipe, inputs: Inputs, *, with_teacher: bool, **changes: Any) -> DWTTrainer:
     """Build a trainer for a fresh student; without the teacher, what only concerns it is left out."""
-    if not with_teacher:
-        own = {field.name for field in fields(DistillationArguments)}
-        kept = {name: value for name, value in recipe.arguments.items() if name not in own}
-        recipe = replace(recipe, arguments=kept)
+    recipe = recipe if with_teacher else _without_distillation(recipe)
     args = arguments_for(recipe, **changes)
     config = student_config(recipe, inputs.teacher and inputs.teacher.model.config, inputs.tokenizer)
     return DWTTrainer(
@@ -47,6 +47,11 @@ def make_trainer(recipe: Recipe, inputs: Inputs, *, with_teacher: bool, **change
         processing_class=inputs.tokenizer,
         teacher=inputs.teacher if with_teacher else None,
     )
+
+
+def _without_distillation(recipe: Recipe) -> Recipe:
+    own = {field.name for field in fields(DistillationArguments)}
+    return replace(recipe, arguments={name: value for name, value in recipe.arguments.items() if name not in own})
 
 
 def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False) -> Run:
@@ -81,7 +86,7 @@ def score_teacher(recipe: Recipe, inputs: Inputs) -> Run:
     assert inputs.teacher is not None
     trainer = DWTTrainer(
         inputs.teacher.model,
-        DWTTrainingArguments(arguments_for(recipe).output_dir, per_device_eval_batch_size=32),
+        arguments_for(_without_distillation(recipe)),
         inputs.collator,
         eval_dataset=inputs.evaluation,
         processing_class=inputs.tokenizer,
@@ -111,7 +116,10 @@ def step_cost(
 
     def count(config: PreTrainedConfig) -> int:
         with torch.device("meta"):
-            return forward_flops(new_model(config, kind, attn_implementation="eager").eval(), *shape)
+            model = new_model(deepcopy(config), kind, attn_implementation="eager").eval()
+        # With a padding token the model would look for it in the values of its input, and there are none.
+        model.config.pad_token_id = None
+        return forward_flops(model, *shape)
 
     return StepCost(count(student), 0 if teacher is None else count(teacher))
 
