@@ -117,8 +117,9 @@ def step_cost(
     def count(config: PreTrainedConfig) -> int:
         with torch.device("meta"):
             model = new_model(deepcopy(config), kind, attn_implementation="eager").eval()
-        # With a padding token the model would look for it in the values of its input, and there are none.
-        model.config.pad_token_id = None
+        # Models look for padding tokens and, without a cache, for packed sequences in the values of their input; on the
+        # meta device there are none.
+        model.config.pad_token_id, model.config.use_cache = None, True
         return forward_flops(model, *shape)
 
     return StepCost(count(student), 0 if teacher is None else count(teacher))
