@@ -37,7 +37,6 @@ class Teaching:
         self,
         source: Teacher | PreTrainedModel | str | PathLike[str],
         choices: DistillationArguments,
-        *,
         student: PreTrainedModel,
         processing_class: Any | None,
         device: torch.device,

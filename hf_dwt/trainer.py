@@ -1,6 +1,7 @@
 """`DWTTrainer`: the Hugging Face `Trainer` with a weak teacher."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import isfinite
 from os import PathLike
 from typing import Any
@@ -9,6 +10,7 @@ import datasets
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, has_length
 from transformers.utils import logging
 
@@ -100,12 +102,15 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         self.choices = args if isinstance(args, DistillationArguments) else DistillationArguments()
         self._teaching: Teaching | None = None
         self._held_out_sums: list[Tensor] = []
+        self._order: torch.Generator | None = None
+        self._data_seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         takes_users_loss = self.compute_loss_func is not None and teacher is None
         self.kind = None if takes_users_loss else language_model_kind(self.model)
         if self.kind is None:
             compatibility.refuse_teacher(self.model, teacher)
             return
         compatibility.refuse_options(self, has_teacher=teacher is not None)
+        self._positions_of = partial(positions_of, self.kind)
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self._policy = self.choices.policy()
@@ -116,13 +121,12 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             default=self.data_collator,
             dataset=self.train_dataset if self.train_dataset is not None else self.eval_dataset,
             processing_class=self.processing_class,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            seed=self._data_seed,
         )
         if teacher is None:
             compatibility.warn_of_unused_choices(self.choices)
         else:
-            own = {"student": self.model, "processing_class": self.processing_class, "device": self.args.device}
-            self._teaching = Teaching(teacher, self.choices, **own)
+            self._teaching = Teaching(teacher, self.choices, self.model, self.processing_class, self.args.device)
             self.before_step()
             self.add_callback(WeightingHorizon())
         self.add_callback(TrainerEvents(self))
@@ -190,10 +194,6 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             count = self.accelerator.reduce(count)
         return count
 
-    def _positions_of(self, inputs: Mapping[str, Any]) -> Positions:
-        assert self.kind is not None
-        return positions_of(self.kind, inputs)
-
     def _teacher_logits(self, inputs: Mapping[str, Any], positions: Positions) -> Tensor:
         assert self._teaching is not None
         with self.accelerator.autocast():
@@ -222,7 +222,9 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             compatibility.judge(teacher, impression, allow_bad_teacher=self.choices.allow_bad_teacher)
 
     def before_epoch(self, epoch: int) -> None:
-        """Draw new masks."""
+        """Draw new masks, and a new order of grouped lengths."""
+        if self._order is not None:
+            self._order.manual_seed(self._data_seed + epoch)
         if isinstance(self.data_collator, MaskingCollator):
             self.data_collator.set_epoch(epoch)
 
@@ -249,12 +251,11 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """Evaluate with the same masks each time."""
         if self.kind is None or is_training:
             return super()._get_dataloader(*args, is_training=is_training, **kwargs)
-        training_collator = self.data_collator
-        self.data_collator = evaluation_collator(training_collator, self.args.seed)
+        collator, self.data_collator = self.data_collator, evaluation_collator(self.data_collator, self.args.seed)
         try:
             return super()._get_dataloader(*args, is_training=is_training, **kwargs)
         finally:
-            self.data_collator = training_collator
+            self.data_collator = collator
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Group by the length column, which is gone from the data set that `Trainer` passes here."""
@@ -262,7 +263,11 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             return super()._get_train_sampler(train_dataset)
         if has_length(self.train_dataset) and not len(self.train_dataset):
             raise ValueError("`train_dataset` is empty.")
-        return super()._get_train_sampler(self.train_dataset)
+        sampler = super()._get_train_sampler(self.train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            # It would draw from the global generator, which a resumed run restores too late.
+            sampler.generator = self._order = torch.Generator()
+        return sampler
 
     def _first_batches(self) -> list[dict[str, Any]]:
         dataset, collator = self.train_dataset, evaluation_collator(self.data_collator, self.args.seed)
@@ -319,8 +324,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
                 len(inputs["input_ids"]), positions, student_logits, teacher_logits, self.choices.temperature
             )
         self._held_out_sums.append(self.accelerator.gather_for_metrics(sums).cpu())
-        mean_loss = sums.select(-1, 1).sum() / max(len(positions), 1)
-        return mean_loss, logits, labels
+        return sums.select(-1, 1).sum() / max(len(positions), 1), logits, labels
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as `Trainer` does; a checkpoint that was half-written when a run died is never resumed from.

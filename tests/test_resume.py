@@ -161,6 +161,14 @@ def test_a_student_without_teacher_resumes(tmp_path: Path) -> None:
     assert largest_difference(resumed_weights(tmp_path, teacher=None), weights_of(whole.model)) == 0
 
 
+def test_grouped_lengths_resume_in_their_order(tmp_path: Path) -> None:
+    grouped = {"train_sampling_strategy": "group_by_length"}
+    trainer = make_trainer(tmp_path / "whole", **grouped)
+    trainer.train()
+    interrupt(tmp_path / "cut", after=5, **grouped)
+    assert largest_difference(weights_of(trainer.model), resumed_weights(tmp_path / "cut", **grouped)) == 0
+
+
 def test_a_run_resumes_after_two_interruptions(uninterrupted: Callable[..., dict[str, Tensor]], tmp_path: Path) -> None:
     interrupt(tmp_path, 2)
     again = make_trainer(tmp_path, save_strategy="steps", save_steps=7, callbacks=[Interrupts(7)])
