@@ -1,15 +1,17 @@
 """Which collator a language model's batches are made with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import datasets
+from torch.utils.data import IterableDataset
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
 from hf_dwt.data import CausalCollator, MaskingCollator
 from hf_dwt.evaluation.reseeded import ReseededCollator
 from hf_dwt.language_models import Kind
+from hf_dwt.preflight import reads_once
 
 logger = logging.get_logger(__name__)
 
@@ -73,6 +75,11 @@ def _brings_labels(dataset: Any) -> bool:
         return any(map(_brings_labels, dataset.values()))
     known = isinstance(dataset, datasets.Dataset | datasets.IterableDataset)
     columns = dataset.column_names if known else None
+    if columns is None and reads_once(dataset):
+        # Looking would take an example away: leave it to the user's collator, or to that of `Trainer`.
+        return True
     if columns is None:
-        columns = dataset[0] if has_length(dataset) and len(dataset) else next(iter(dataset), ())
-    return "labels" in columns
+        sized = has_length(dataset) and not isinstance(dataset, IterableDataset)
+        columns = dataset[0] if sized and len(dataset) else next(iter(dataset), ())
+    names = columns if isinstance(columns, Mapping | list | tuple) else vars(columns)
+    return any(name in names for name in ("labels", "label", "label_ids"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 from transformers.trainer_utils import has_length
 
 from hf_dwt.losses import IGNORED_LABEL, hard_loss
@@ -95,6 +96,11 @@ def first_impression(
     )
 
 
+def reads_once(dataset: Any) -> bool:
+    """Tell whether looking at a stream takes its examples away from training."""
+    return not has_length(dataset) and iter(dataset) is iter(dataset)
+
+
 def _original_tokens(batch: Mapping[str, Tensor]) -> Tensor:
     """Tokens as they were before masking, shape (tokens,), without padding."""
     tokens, labels = batch["input_ids"], batch.get("labels")
@@ -105,7 +111,7 @@ def _original_tokens(batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def _batches(dataset: Any, collate: Callable[[list[Any]], dict[str, Any]], batch_size: int) -> Iterator[dict[str, Any]]:
-    if has_length(dataset):
+    if has_length(dataset) and not isinstance(dataset, IterableDataset):
         indices = Random(0).sample(range(len(dataset)), min(len(dataset), _MOST_EXAMPLES))
         examples: Iterator[Any] = (dataset[index] for index in indices)
     else:

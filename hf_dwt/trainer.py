@@ -10,7 +10,7 @@ import datasets
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler, find_batch_size
 from transformers.trainer_utils import EvalLoopOutput, has_length
 from transformers.utils import logging
 
@@ -23,7 +23,7 @@ from hf_dwt.events import TrainerEvents, WeightingHorizon
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, hard_loss, shared_soft_loss
 from hf_dwt.positions import Positions, has_labels, logits_at, positions_of, select, without_labels
-from hf_dwt.preflight import first_batches, first_impression
+from hf_dwt.preflight import first_batches, first_impression, reads_once
 from hf_dwt.teacher import Teacher
 from hf_dwt.teaching import Teaching
 from hf_dwt.training_log import TrainingLog
@@ -42,8 +42,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
     Differences from `Trainer`, for language models:
 
     - With no collator and no `labels` column a masked LM gets a `MaskingCollator`, a causal LM a `CausalCollator`.
-    - The loss is the mean over all positions of an optimiser step, over micro-batches and ranks.
-    - Heads run at the positions only, for student and teacher.
+    - The loss is the mean over all positions of an optimiser step, over ranks; heads run at the positions only.
     - `eval_loss` is the hard loss alone (no label smoothing), per position over the whole set.
     - Logs also hold `hard_loss`, `soft_loss`, `soft_loss_weight`, `teacher_hard_loss` and `train_gap` (student's hard
       loss minus teacher's, nats), evaluations `eval_perplexity`, `eval_accuracy`, `eval_soft_loss`,
@@ -85,6 +84,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
     """
 
     data_collator: Any
+    loss_is_scaled_for_ga: bool | None
 
     def __init__(
         self,
@@ -112,7 +112,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         compatibility.refuse_options(self, has_teacher=teacher is not None)
         self._positions_of = partial(positions_of, self.kind)
         self.model_accepts_loss_kwargs = True
-        self.loss_is_scaled_for_ga = True
+        # A subclass with a loss of its own may say that it is not.
+        self.loss_is_scaled_for_ga = self.loss_is_scaled_for_ga is not False
         self._policy = self.choices.policy()
         self._training_log = TrainingLog(self.args.label_smoothing_factor)
         self.data_collator = choose_collator(
@@ -132,11 +133,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(TrainerEvents(self))
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Blend the hard and the soft loss of a micro-batch, as its share of the mean over the optimiser step.
 
@@ -145,7 +142,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """
         if self.kind is None or not has_labels(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        weights, positions, temperature = self.weights(), self._positions_of(inputs), self.choices.temperature
+        weights, positions = self.weights(), self._positions_of(inputs)
         num_items = len(positions) if num_items_in_batch is None else num_items_in_batch
         outputs = model(**without_labels(inputs)) if return_outputs else None
 
@@ -155,16 +152,11 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         hard = hard_loss(student_logits, positions.labels, self.args.label_smoothing_factor)
         if weights.soft:
             teacher_logits = self._teacher_logits(inputs, positions)
-            soft = shared_soft_loss(student_logits, teacher_logits, positions.labels, temperature)
+            soft = shared_soft_loss(student_logits, teacher_logits, positions.labels, self.choices.temperature)
         else:
             teacher_logits, soft = None, torch.zeros_like(hard)
-        loss = blended_loss(
-            hard,
-            soft,
-            hard_loss_weight=weights.hard,
-            soft_loss_weight=weights.soft * self.choices.soft_loss_scale,
-            num_items=num_items,
-        )
+        factors = {"hard_loss_weight": weights.hard, "soft_loss_weight": weights.soft * self.choices.soft_loss_scale}
+        loss = blended_loss(hard, soft, **factors, num_items=num_items)
         if self.is_in_train and model.training:
             self._training_log.add(hard, loss * num_items, weights.soft)
             if teacher_logits is not None:
@@ -217,6 +209,11 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         self.before_step()
         if self._teaching is not None and not self.weights().for_good:
             teacher = self._teaching.take_back()
+            if not batches:
+                logger.warning(
+                    "The data come from a loader of your own, or can be read once only: the teacher is not checked."
+                )
+                return
             prepared = (self._prepare_inputs(batch) for batch in batches)
             impression = first_impression(prepared, self._positions_of, self._teacher_logits)
             compatibility.judge(teacher, impression, allow_bad_teacher=self.choices.allow_bad_teacher)
@@ -247,30 +244,35 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
                 "training began. The student has learnt from them: go back to its last checkpoint."
             )
 
-    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
-        """Evaluate with the same masks each time."""
-        if self.kind is None or is_training:
-            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
-        collator, self.data_collator = self.data_collator, evaluation_collator(self.data_collator, self.args.seed)
+    def _get_dataloader(self, dataset: Any, *args: Any, sampler_fn: Any = None, **kwargs: Any) -> Any:
+        """Evaluate with the same masks each time, and let samplers see the length column that `Trainer` drops."""
+        if self.kind is None:
+            return super()._get_dataloader(dataset, *args, sampler_fn=sampler_fn, **kwargs)
+        sampler = None if sampler_fn is None else lambda _: sampler_fn(dataset)
+        collator = self.data_collator
+        if not kwargs.get("is_training"):
+            self.data_collator = evaluation_collator(collator, self.args.seed)
         try:
-            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+            return super()._get_dataloader(dataset, *args, sampler_fn=sampler, **kwargs)
         finally:
             self.data_collator = collator
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """Group by the length column, which is gone from the data set that `Trainer` passes here."""
-        if self.kind is None:
-            return super()._get_train_sampler(train_dataset)
-        if has_length(self.train_dataset) and not len(self.train_dataset):
+        """Make the order of grouped lengths depend on seed and epoch alone."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.kind is not None and has_length(dataset) and not len(dataset):
             raise ValueError("`train_dataset` is empty.")
-        sampler = super()._get_train_sampler(self.train_dataset)
-        if isinstance(sampler, LengthGroupedSampler):
+        sampler = super()._get_train_sampler(dataset)
+        if self.kind is not None and isinstance(sampler, LengthGroupedSampler):
             # It would draw from the global generator, which a resumed run restores too late.
             sampler.generator = self._order = torch.Generator()
         return sampler
 
     def _first_batches(self) -> list[dict[str, Any]]:
         dataset, collator = self.train_dataset, evaluation_collator(self.data_collator, self.args.seed)
+        own_loader = type(self).get_train_dataloader is not Trainer.get_train_dataloader
+        if dataset is None or own_loader or reads_once(dataset):
+            return []
         if isinstance(dataset, datasets.Dataset):
             dataset = self._remove_unused_columns(dataset, description="training")
         else:
@@ -279,7 +281,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the two losses, the weight and the gap to what `Trainer` logs of training."""
-        if self.kind is not None and "loss" in logs:
+        if self.kind is not None and {"loss", "learning_rate"} <= logs.keys():
             self.refuse_broken_teacher()
             means = self._training_log.pop_means(self.accelerator.reduce)
             logs |= {
@@ -294,21 +296,16 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         if self._held_out_sums:
             # The loss that `Trainer` puts there is a mean of batch means.
             output.metrics.pop(f"{metric_key_prefix}_loss", None)
-            for name, value in held_out_metrics(self._held_out_sums).items():
+            for name, value in held_out_metrics(self._held_out_sums, self.args.logging_nan_inf_filter).items():
                 output.metrics.setdefault(f"{metric_key_prefix}_{name}", value)
         return output
 
     def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Any, Any]:
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> Any:
         """Score a batch; logits keep the shape that `Trainer` gives them, where they are asked for."""
         if self.kind is None or not has_labels(inputs):
-            stock: tuple[Any, Any, Any] = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-            return stock
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs = self._prepare_inputs(inputs)
         positions = self._positions_of(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -317,12 +314,11 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
                 student_logits = logits_at(model, without_labels(inputs), positions)
             else:
                 _, logits, _ = super().prediction_step(model, without_labels(inputs), False, ignore_keys)
-                labels = inputs["labels"]
+                labels = inputs.get("labels", inputs.get("shift_labels"))
                 student_logits = select(logits if isinstance(logits, Tensor) else logits[0], positions)
             teacher_logits = None if self.teacher is None else self._teacher_logits(inputs, positions)
-            sums = sums_per_example(
-                len(inputs["input_ids"]), positions, student_logits, teacher_logits, self.choices.temperature
-            )
+            num_examples, temperature = find_batch_size(inputs), self.choices.temperature
+            sums = sums_per_example(num_examples, positions, student_logits, teacher_logits, temperature)
         self._held_out_sums.append(self.accelerator.gather_for_metrics(sums).cpu())
         return sums.select(-1, 1).sum() / max(len(positions), 1), logits, labels
 

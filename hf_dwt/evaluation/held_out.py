@@ -51,17 +51,22 @@ def sums_per_example(
     return values.new_zeros(batch_size, len(columns)).index_add_(0, positions.examples, values)
 
 
-def held_out_metrics(per_example: list[Tensor]) -> dict[str, float]:
+def held_out_metrics(per_example: list[Tensor], skip_non_finite: bool = False) -> dict[str, float]:
     """Means over all positions of a set; the figures of a teacher that was not asked are absent.
 
     Args:
         per_example: Batches of `sums_per_example`. Without any position there are no figures.
+        skip_non_finite: Leave out examples whose figures are not finite, unless all are so.
 
     Returns:
         `loss` (nats), `perplexity`, `accuracy`, and with a teacher `soft_loss`, `teacher_hard_loss`, `gap` (student's
         hard loss minus teacher's; all nats) and `agreement` (share of positions with the same most likely token).
     """
-    totals = torch.cat(per_example).double().sum(dim=0).tolist()
+    rows = torch.cat(per_example).double()
+    finite = rows.isfinite().all(dim=-1)
+    if skip_non_finite and finite.any():
+        rows = rows[finite]
+    totals = rows.sum(dim=0).tolist()
     sums = dict(zip(_STUDENT_SUMS + _TEACHER_SUMS, totals, strict=False))
     if not sums["positions"]:
         return {}
