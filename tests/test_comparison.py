@@ -1,0 +1,90 @@
+"""What the comparison says follows from the runs, whichever way they went."""
+
+from pathlib import Path
+
+import pytest
+from tiny_runs import arguments, examples, make_student, make_teacher, tokenizer
+
+from hf_dwt import DWTTrainer
+from hf_dwt.arguments import DistillationArguments
+from hf_dwt.comparison import (
+    Run,
+    Stopwatch,
+    carry_out,
+    equal_cost_steps,
+    operations,
+    read_run,
+    steps_with_teacher,
+    summary,
+)
+from hf_dwt.costs import StepCost
+
+
+def run(name: str = "run", steps: int = 10, loss: float = 1.0, accuracy: float = 0.5, taught: int = 0) -> Run:
+    return Run(name, steps, loss, accuracy, 1.0, taught, ())
+
+
+def test_equal_cost_counts_the_steps_that_asked_the_teacher() -> None:
+    cost = StepCost(student_forward=10, teacher_forward=15)
+    assert operations(run(steps=10, taught=4), cost) == 10 * 30 + 4 * 15
+    assert equal_cost_steps(run(steps=10, taught=4), cost) == 12
+    assert equal_cost_steps(run(steps=10, taught=0), cost) == 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"weighting": "constant"}, 20),
+        ({"weighting": "constant", "soft_loss_weight": 0.0}, 0),
+        ({"weighting": "inheritance", "weighting_kwargs": {"end": 0.25}}, 5),
+        ({"weighting": "inheritance", "weighting_kwargs": {"end": 0.5}, "weighting_steps": 8}, 4),
+    ],
+)
+def test_taught_steps_are_those_of_the_policy(settings: dict[str, object], expected: int) -> None:
+    assert steps_with_teacher(DistillationArguments(**settings), 20) == expected
+
+
+def test_a_teacher_that_did_not_help_is_called_so() -> None:
+    lines = summary(run(loss=1.0), run(loss=1.5, accuracy=0.4), run(loss=0.9, steps=13))
+    assert lines[0].startswith("At equal steps (10): the teacher helped: held-out loss -0.5000 nats, accuracy +10.00")
+    assert lines[1].startswith("At equal cost (13 steps alone): the teacher did not help: held-out loss +0.1000")
+
+
+def trainer_in(folder: Path, **settings: object) -> DWTTrainer:
+    steps = {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2, **settings}
+    return DWTTrainer(
+        make_student(),
+        arguments(folder, **steps),
+        train_dataset=examples(),
+        eval_dataset=examples(),
+        processing_class=tokenizer(),
+        teacher=make_teacher(),
+    )
+
+
+def test_a_run_leaves_its_result_and_is_not_repeated(tmp_path: Path) -> None:
+    done = carry_out(trainer_in(tmp_path), "with teacher")
+    assert (done.steps, done.taught_steps) == (4, 4)
+    assert [point.step for point in done.curve] == [2, 4]
+    assert done.curve[-1].loss == pytest.approx(done.loss)
+    assert 0 < done.curve[0].seconds <= done.curve[1].seconds
+    assert (tmp_path / "model.safetensors").is_file()
+    assert read_run(tmp_path) == done
+    untouched = trainer_in(tmp_path)
+    assert carry_out(untouched, "with teacher", resume=True) == done
+    assert untouched.state.global_step == 0
+
+
+def test_the_watch_goes_on_where_the_checkpoint_was_written(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 2}
+    carry_out(trainer_in(tmp_path, **settings), "first")
+    trainer, watch = trainer_in(tmp_path, **settings), Stopwatch()
+    trainer.add_callback(watch)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert [point.step for point in watch.points] == [2, 4]
+    assert watch.points[0].seconds < watch.points[1].seconds
+
+
+def test_resuming_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="No valid checkpoint"):
+        carry_out(trainer_in(tmp_path), "with teacher", resume=True)
