@@ -1,0 +1,81 @@
+"""Runs with and without the teacher differ in the teacher alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import WORDS, largest_difference, make_teacher, tokenizer, weights_of
+
+from hf_dwt import DWTTrainer
+from hf_dwt.cli.inputs import Inputs, read_inputs
+from hf_dwt.cli.recipe import Recipe, RecipeError, make_recipe
+from hf_dwt.cli.runs import comparison_table, make_trainer, mean_length, run_student, score_teacher, step_cost
+from hf_dwt.comparison import Run
+from hf_dwt.costs import StepCost
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> tuple[Recipe, Inputs]:
+    make_teacher().save_pretrained(tmp_path / "teacher")
+    tokenizer().save_pretrained(tmp_path / "teacher")
+    rows = [" ".join((WORDS * 2)[start : start + 3 + start % 7]) for start in range(10)]
+    (tmp_path / "text.txt").write_text("\n".join(rows * 8))
+    arguments = {"output_dir": str(tmp_path / "student"), "use_cpu": True, "max_steps": 4, "disable_tqdm": True}
+    recipe = make_recipe(
+        {
+            "teacher": {"name": str(tmp_path / "teacher")},
+            "student": {"num_hidden_layers": 2, "hidden_size": 24},
+            "data": {"source": str(tmp_path / "text.txt"), "form": "sentences", "length": 16},
+            "arguments": {**arguments, "weighting": "constant", "soft_loss_weight": 2.0, "save_steps": 2},
+        }
+    )
+    return recipe, read_inputs(recipe, seed=0)
+
+
+def batches_of(trainer: DWTTrainer) -> list[dict[str, Any]]:
+    trainer.before_epoch(1)
+    return [{name: tensor.clone() for name, tensor in batch.items()} for batch in trainer.get_train_dataloader()]
+
+
+def test_the_twin_starts_from_the_same_weights_and_sees_the_same_batches(prepared: tuple[Recipe, Inputs]) -> None:
+    taught = make_trainer(*prepared, with_teacher=True)
+    taught_weights, taught_batches = weights_of(taught.model), batches_of(taught)
+    alone = make_trainer(*prepared, with_teacher=False)
+    assert alone.teacher is None
+    assert alone.args.soft_loss_weight is None
+    assert largest_difference(taught_weights, weights_of(alone.model)) == 0
+    for one, other in zip(taught_batches, batches_of(alone), strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_checkpoints_of_another_run_are_not_written_over(prepared: tuple[Recipe, Inputs]) -> None:
+    run_student(*prepared)
+    with pytest.raises(RecipeError, match="holds checkpoints: pass `--resume`"):
+        run_student(*prepared)
+    assert run_student(*prepared, resume=True).steps == 4
+
+
+def test_the_teacher_is_scored_on_the_students_held_out_set(prepared: tuple[Recipe, Inputs]) -> None:
+    recipe, inputs = prepared
+    trainer = make_trainer(recipe, inputs, with_teacher=True)
+    assert score_teacher(recipe, inputs).loss == pytest.approx(trainer.evaluate()["eval_teacher_hard_loss"], abs=1e-5)
+
+
+def test_the_cost_of_a_step_follows_the_mean_length(prepared: tuple[Recipe, Inputs]) -> None:
+    recipe, inputs = prepared
+    assert inputs.teacher is not None
+    length = mean_length(recipe, inputs)
+    assert 5 < length < 12
+    config = inputs.teacher.model.config
+    short, long = (step_cost(recipe, "masked", config, config, each) for each in (length, 2 * length))
+    assert short.student_forward == short.teacher_forward
+    assert short.standalone < long.standalone
+
+
+def test_the_table_says_unknown_where_costs_cannot_be_counted() -> None:
+    runs = [Run("with teacher", 10, 1.0, 0.5, 3.0, 10, ()), Run("alone", 10, 1.1, 0.4, 2.0, 0, ())]
+    known, unknown = (comparison_table(runs, runs[0], cost) for cost in (StepCost(10, 15), None))
+    assert [list(column.cells) for column in known.columns[-2:]] == [["", "1.00", "0.67"], ["", "33%", "0%"]]
+    assert [list(column.cells) for column in unknown.columns[-2:]] == [["", "unknown", "unknown"]] * 2
