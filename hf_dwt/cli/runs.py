@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import torch
+from rich.box import SIMPLE
 from rich.table import Table
 from transformers import PreTrainedConfig
 
@@ -134,10 +135,12 @@ def mean_length(recipe: Recipe, inputs: Inputs) -> float:
 
 
 def comparison_table(runs: Sequence[Run], teacher: Run | None, cost: StepCost | None) -> Table:
-    """Lay the runs out: loss, accuracy, gap to the teacher, wall-clock and cost."""
-    table = Table(title="Held-out results")
-    for column in ("", "steps", "loss", "accuracy", "gap", "wall-clock", "cost", "of it teacher"):
-        table.add_column(column, justify="left" if not column else "right")
+    """Lay the runs out: loss, accuracy, gap to the teacher, wall-clock, cost relative to the first run, and the
+    teacher's share of it.
+    """
+    table = Table(title="Held-out results", box=SIMPLE)
+    for column in ("run", "steps", "loss", "accuracy", "gap", "time", "cost", "teacher"):
+        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
     if teacher is not None:
         table.add_row("teacher", "", f"{teacher.loss:.4f}", f"{teacher.accuracy:.2%}", "", "", "", "")
     for run in runs:
