@@ -135,10 +135,8 @@ def mean_length(recipe: Recipe, inputs: Inputs) -> float:
 
 
 def comparison_table(runs: Sequence[Run], teacher: Run | None, cost: StepCost | None) -> Table:
-    """Lay the runs out: loss, accuracy, gap to the teacher, wall-clock, cost relative to the first run, and the
-    teacher's share of it.
-    """
-    table = Table(title="Held-out results", box=SIMPLE)
+    """Lay the runs out; cost is relative to the first run, and `teacher` is the teacher's share of it."""
+    table = Table(title="Held-out results", box=SIMPLE, padding=0, pad_edge=False)
     for column in ("run", "steps", "loss", "accuracy", "gap", "time", "cost", "teacher"):
         table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
     if teacher is not None:
