@@ -11,7 +11,7 @@ from transformers.trainer_callback import ExportableState, TrainerCallback, Trai
 from transformers.training_args import TrainingArguments
 
 from hf_dwt.arguments import DistillationArguments
-from hf_dwt.checkpoints import last_whole_checkpoint
+from hf_dwt.checkpoints import has_checkpoints, last_whole_checkpoint
 from hf_dwt.costs import StepCost
 from hf_dwt.trainer import DWTTrainer
 from hf_dwt.weighting import Signals, progress_at
@@ -103,14 +103,16 @@ def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
     Args:
         trainer: Its `output_dir` holds the student afterwards, and `run.json`.
         name: Of the run.
-        resume: Take up an interrupted run, or the result of a finished one.
+        resume: Take up an interrupted run, or the result of a finished one of as many steps.
 
     Raises:
         ValueError: If there is nothing to resume from.
     """
     folder = Path(trainer.args.output_dir)
     if resume and (folder / _RESULT).is_file():
-        return read_run(folder)
+        finished = read_run(folder)
+        if trainer.args.max_steps in (-1, finished.steps):
+            return finished
     stopwatch, alone = Stopwatch(), trainer.teacher is None
     trainer.add_callback(stopwatch)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder) if resume else None)
@@ -133,6 +135,11 @@ def read_run(folder: Path) -> Run:
     """Read the result that `carry_out` left."""
     content = json.loads((folder / _RESULT).read_text())
     return Run(**{**content, "curve": tuple(Point(**point) for point in content["curve"])})
+
+
+def can_resume(folder: Path) -> bool:
+    """Tell whether a run has left a checkpoint or its result here."""
+    return has_checkpoints(folder) or (folder / _RESULT).is_file()
 
 
 def steps_with_teacher(choices: DistillationArguments, steps: int) -> int:

@@ -77,6 +77,13 @@ def positions_of(kind: Kind, inputs: Mapping[str, Any]) -> Positions:
     return masked_positions(inputs["labels"]) if kind == "masked" else causal_positions(inputs["labels"])
 
 
+def num_positions(kind: Kind, inputs: Mapping[str, Any]) -> Tensor:
+    """Count the positions of a batch: a scalar on its device, which nothing has to wait for."""
+    labels: Tensor = inputs["labels"] if inputs.get("shift_labels") is None else inputs["shift_labels"]
+    own_shift = kind == "causal" and inputs.get("shift_labels") is None
+    return ((labels[..., 1:] if own_shift else labels) != IGNORED_LABEL).sum()
+
+
 def has_labels(inputs: Mapping[str, Any]) -> bool:
     """Tell whether a batch says what is to be predicted."""
     return any(inputs.get(name) is not None for name in _LABEL_NAMES)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ class Teacher:
         num_shared_tokens: int,
         *,
         map_added_tokens_to_unknown: bool = False,
+        student_may_add_tokens: bool = True,
     ) -> Tensor:
         """Logits of the shared tokens at the positions, shape (positions, shared tokens), without gradient.
 
@@ -114,16 +116,17 @@ class Teacher:
             positions: Where to predict.
             num_shared_tokens: Real tokens that both models know, see `vocabulary.num_shared_tokens`.
             map_added_tokens_to_unknown: Read the unknown token where the student has added one.
+            student_may_add_tokens: False spares looking for tokens that the teacher lacks, for which a GPU has to be
+                waited for: the student has none.
 
         Raises:
             ValueError: If the sequences are longer than the teacher can read, or hold tokens that it lacks.
         """
         self._check_length(inputs["input_ids"].shape[-1])
-        # The wrapper of PEFT takes anything; what is read by name is said by the model inside.
-        parameters = signature(unwrap_peft_model(self.model).forward).parameters
-        own = {name: value for name, value in inputs.items() if name in parameters}
-        own["input_ids"] = self._known_tokens(inputs["input_ids"], num_shared_tokens, map_added_tokens_to_unknown)
-        if "use_cache" in parameters:
+        own = {name: value for name, value in inputs.items() if name in self._parameters}
+        if student_may_add_tokens:
+            own["input_ids"] = self._known_tokens(inputs["input_ids"], num_shared_tokens, map_added_tokens_to_unknown)
+        if "use_cache" in self._parameters:
             own["use_cache"] = False
         return logits_at(self.model, own, positions)[:, :num_shared_tokens]
 
@@ -138,8 +141,17 @@ class Teacher:
             )
         return input_ids
 
+    @cached_property
+    def _parameters(self) -> frozenset[str]:
+        # The wrapper of PEFT takes anything; what is read by name is said by the model inside.
+        return frozenset(signature(unwrap_peft_model(self.model).forward).parameters)
+
+    @cached_property
+    def _longest_sequence(self) -> int | None:
+        return _longest_sequence(self.model)
+
     def _check_length(self, length: int) -> None:
-        limit = _longest_sequence(self.model)
+        limit = self._longest_sequence
         if limit is not None and length > limit:
             raise ValueError(
                 f"The teacher ({self.origin}) reads at most {limit} tokens (`max_position_embeddings`), the batch "

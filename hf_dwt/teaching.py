@@ -46,8 +46,11 @@ class Teaching:
         check_pair(self.teacher, student)
         if choices.map_added_tokens_to_unknown:
             require_unknown_token(self.teacher)
-        vocab_sizes = self.teacher.vocab_size, student.config.get_text_config().vocab_size
-        self._num_shared_tokens = num_shared_tokens(self.teacher.processing_class, processing_class, *vocab_sizes)
+        num_student_tokens = student.config.get_text_config().vocab_size
+        self._num_shared_tokens = num_shared_tokens(
+            self.teacher.processing_class, processing_class, self.teacher.vocab_size, num_student_tokens
+        )
+        self._student_may_add_tokens = num_student_tokens > self._num_shared_tokens
         self.origin: Origin = self.teacher.origin
         self.teacher.model.to(device)
 
@@ -73,4 +76,5 @@ class Teaching:
             positions,
             self._num_shared_tokens,
             map_added_tokens_to_unknown=self._choices.map_added_tokens_to_unknown,
+            student_may_add_tokens=self._student_may_add_tokens,
         )

@@ -22,7 +22,7 @@ from hf_dwt.evaluation.held_out import held_out_metrics, sums_per_example
 from hf_dwt.events import TrainerEvents, WeightingHorizon
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, hard_loss, shared_soft_loss
-from hf_dwt.positions import Positions, has_labels, logits_at, positions_of, select, without_labels
+from hf_dwt.positions import Positions, has_labels, logits_at, num_positions, positions_of, select, without_labels
 from hf_dwt.preflight import first_batches, first_impression, reads_once
 from hf_dwt.teacher import Teacher
 from hf_dwt.teaching import Teaching
@@ -181,7 +181,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """Count the positions of an optimiser step, over micro-batches and ranks."""
         if self.kind is None or not batch_samples or not has_labels(batch_samples[0]):
             return super()._get_num_items_in_batch(batch_samples, device)
-        count = torch.tensor(sum(len(self._positions_of(batch)) for batch in batch_samples), device=device)
+        count = torch.stack([num_positions(self.kind, batch) for batch in batch_samples]).sum().to(device)
         if self.args.average_tokens_across_devices:
             count = self.accelerator.reduce(count)
         return count

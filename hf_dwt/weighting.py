@@ -171,7 +171,7 @@ class Linear:
     def __call__(self, signals: Signals) -> Weights:
         """Return the weights of the next optimiser step."""
         soft = _between(self.soft_loss_weight, self.final_soft_loss_weight, signals.progress)
-        return Weights(self.hard_loss_weight, soft, for_good=signals.progress >= 1 and soft == 0)
+        return Weights(self.hard_loss_weight, soft, for_good=soft == self.final_soft_loss_weight == 0)
 
 
 @register_policy("cosine")
@@ -190,7 +190,7 @@ class Cosine:
         """Return the weights of the next optimiser step."""
         turned = (1 - math.cos(math.pi * signals.progress)) / 2
         soft = _between(self.soft_loss_weight, self.final_soft_loss_weight, turned)
-        return Weights(self.hard_loss_weight, soft, for_good=signals.progress >= 1 and soft == 0)
+        return Weights(self.hard_loss_weight, soft, for_good=soft == self.final_soft_loss_weight == 0)
 
 
 @register_policy("exponential")

@@ -10,6 +10,7 @@ from hf_dwt.arguments import DistillationArguments
 from hf_dwt.comparison import (
     Run,
     Stopwatch,
+    can_resume,
     carry_out,
     equal_cost_steps,
     operations,
@@ -88,3 +89,20 @@ def test_the_watch_goes_on_where_the_checkpoint_was_written(tmp_path: Path) -> N
 def test_resuming_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No valid checkpoint"):
         carry_out(trainer_in(tmp_path), "with teacher", resume=True)
+
+
+def test_a_finished_run_that_is_asked_for_more_steps_goes_on(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 2, "weighting_steps": 8}
+    carry_out(trainer_in(tmp_path, **settings), "with teacher")
+    longer = trainer_in(tmp_path, **{**settings, "max_steps": 6})
+    assert carry_out(longer, "with teacher", resume=True).steps == 6
+    assert read_run(tmp_path).steps == 6
+
+
+def test_a_result_or_a_checkpoint_can_be_taken_up(tmp_path: Path) -> None:
+    assert not can_resume(tmp_path)
+    (tmp_path / "checkpoint-2").mkdir()
+    assert can_resume(tmp_path)
+    (tmp_path / "checkpoint-2").rmdir()
+    (tmp_path / "run.json").write_text("{}")
+    assert can_resume(tmp_path)

@@ -18,6 +18,7 @@ from hf_dwt.positions import (
     has_labels,
     logits_at,
     masked_positions,
+    num_positions,
     positions_of,
     select,
     without_labels,
@@ -360,3 +361,10 @@ def test_a_model_is_never_given_labels():
     inputs = {"input_ids": 1, "labels": 2, "shift_labels": 3, "attention_mask": 4}
     assert without_labels(inputs) == {"input_ids": 1, "attention_mask": 4}
     assert len(inputs) == 4
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+@pytest.mark.parametrize("names", [("labels",), ("shift_labels",), ("labels", "shift_labels")])
+def test_positions_are_counted_as_they_are_found(kind, names):
+    inputs = dict.fromkeys(names, LABELS)
+    assert num_positions(kind, inputs).item() == len(positions_of(kind, inputs)) > 0

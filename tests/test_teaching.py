@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_runs import build, collator, examples, make_student, make_teacher, tokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.positions import masked_positions
@@ -54,3 +55,31 @@ def test_teacher_and_student_are_checked_before_anything_else() -> None:
         teaching(make_teacher(), student=make_student("causal"))
     with pytest.raises(ValueError, match="needs a teacher with an unknown token"):
         teaching(make_teacher(), map_added_tokens_to_unknown=True)
+
+
+class Waits(TorchDispatchMode):
+    """Counts the times that a value is read, for which a GPU would have to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("added_rows", "reads"), [(0, 0), (3, 1)])
+def test_tokens_that_the_teacher_lacks_are_looked_for_only_where_there_can_be_any(added_rows: int, reads: int) -> None:
+    student = make_student()
+    student.resize_token_embeddings(len(tokenizer()) + added_rows)
+    lesson = teaching(make_teacher(), student=student)
+    batch = collator("masked")(list(examples())[:4])
+    positions = masked_positions(batch["labels"])
+    counts = []
+    for looks in (lesson._student_may_add_tokens, False):
+        lesson._student_may_add_tokens = looks
+        with Waits() as waits:
+            lesson.logits_at(batch, positions)
+        counts.append(waits.count)
+    assert counts[0] - counts[1] == reads

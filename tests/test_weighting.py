@@ -76,6 +76,8 @@ def test_hard_weight_stays_where_it_was_set(name):
         ("step", {"final_soft_loss_weight": 0, "at": 0.3}, 0.3),
         ("wsd", {"final_soft_loss_weight": 0}, 1),
         ("inheritance", {"end": 0.6}, 0.6),
+        ("linear", {"soft_loss_weight": 0, "final_soft_loss_weight": 0}, 0),
+        ("cosine", {"soft_loss_weight": 0, "final_soft_loss_weight": 0}, 0),
     ],
 )
 def test_a_policy_says_when_the_teacher_is_never_needed_again(name, settings, first):

@@ -57,7 +57,7 @@ def demo(
         prepare_only: Stop when the inputs are there.
 
     Raises:
-        ValueError: If the size cannot be read, or the folder holds another run.
+        ValueError: If an option makes no sense.
         OSError: If the inputs cannot be fetched.
     """
     layers, hidden_size = _parse_size(student_size)

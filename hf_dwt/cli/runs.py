@@ -18,7 +18,7 @@ from hf_dwt.checkpoints import has_checkpoints
 from hf_dwt.cli.inputs import Inputs
 from hf_dwt.cli.recipe import Recipe, RecipeError
 from hf_dwt.cli.students import build_student, new_model, student_config
-from hf_dwt.comparison import Run, carry_out, equal_cost_steps, operations
+from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, operations
 from hf_dwt.costs import StepCost, forward_flops
 from hf_dwt.language_models import Kind
 from hf_dwt.trainer import DWTTrainer
@@ -78,7 +78,7 @@ def run_twins(recipe: Recipe, inputs: Inputs, distilled: Run, cost: StepCost | N
     for name, steps in budgets.items():
         folder = Path(arguments_for(recipe).output_dir) / name.replace(", ", "-").replace(" ", "-")
         trainer = make_trainer(recipe, inputs, with_teacher=False, output_dir=str(folder), max_steps=steps)
-        runs.append(carry_out(trainer, name, resume and has_checkpoints(folder)))
+        runs.append(carry_out(trainer, name, resume and can_resume(folder)))
     return runs
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from transformers import PreTrainedConfig
 
 from hf_dwt.cli.inputs import read_inputs
-from hf_dwt.cli.recipe import Recipe, read_recipe
+from hf_dwt.cli.recipe import Recipe, RecipeError, read_recipe
 from hf_dwt.cli.runs import (
     arguments_for,
     comparison_table,
@@ -36,10 +36,15 @@ def train(recipe_path: str | Path, options: Sequence[str] = (), *, dry_run: bool
         dry_run: Read configurations only, and print sizes, steps and costs.
         baseline: Also train the student alone, and print what the teacher brought.
         resume: Go on from the last whole checkpoint.
+
+    Raises:
+        RecipeError: If the recipe is wrong, or has no teacher to compare with.
     """
     console = Console()
     recipe = read_recipe(recipe_path, options)
     args = arguments_for(recipe)
+    if baseline and recipe.teacher is None:
+        raise RecipeError("`--baseline` trains the student without its teacher, but this recipe has none.")
     if dry_run:
         console.print(_forecast(recipe))
         return
@@ -49,7 +54,7 @@ def train(recipe_path: str | Path, options: Sequence[str] = (), *, dry_run: bool
     config = student_config(recipe, teacher_config, inputs.tokenizer)
     cost = _count_cost(recipe, inputs.kind, config, teacher_config, mean_length(recipe, inputs))
     teacher = score_teacher(recipe, inputs) if inputs.teacher is not None else None
-    twins = run_twins(recipe, inputs, run, cost, resume) if baseline and teacher is not None else []
+    twins = run_twins(recipe, inputs, run, cost, resume) if baseline else []
     console.print(comparison_table([run, *twins], teacher, cost))
     for line in summary(run, *twins) if twins else ():
         console.print(line)
@@ -60,11 +65,10 @@ def _forecast(recipe: Recipe) -> Table:
     """What a run would be, from configurations alone."""
     teacher, args = read_teacher_config(recipe), arguments_for(recipe)
     kind = objective_of(recipe, teacher)
-    # A tokenizer that is still to be trained has the size that was asked for.
-    own_vocabulary = {"vocab_size": recipe.tokenizer.vocab_size} if recipe.tokenizer and teacher is None else {}
     student = student_config(recipe, teacher)
-    for name, value in own_vocabulary.items():
-        setattr(student, name, recipe.student.get(name, value))
+    if recipe.tokenizer is not None and teacher is None and "vocab_size" not in recipe.student:
+        # A tokenizer that is still to be trained has the size that was asked for.
+        student.vocab_size = recipe.tokenizer.vocab_size
     num_student = num_parameters(student, kind)
     cost = _count_cost(recipe, kind, student, teacher, recipe.data.length)
     policy = args.policy()

@@ -67,6 +67,13 @@ def test_errors_are_one_line_and_status_2(folder: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "hf-dwt: There is no recipe 'nowhere.yaml'.\n"
 
 
+def test_a_baseline_without_a_teacher_is_refused_before_any_work(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(RECIPES / "causal_teacher.yaml"), "--baseline"]) == 2
+    assert "this recipe has none" in capsys.readouterr().err
+
+
 def test_help_does_not_import_torch() -> None:
     script = (
         "import sys\nfrom hf_dwt.cli import main\n"
