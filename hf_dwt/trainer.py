@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import isfinite
 from os import PathLike
 from typing import Any
 
@@ -18,7 +17,8 @@ from hf_dwt import checkpoints, compatibility
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.collators import choose_collator, evaluation_collator
 from hf_dwt.data import MaskingCollator
-from hf_dwt.evaluation.held_out import held_out_metrics, sums_per_example
+from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_per_example
+from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, hard_loss, shared_soft_loss
@@ -283,21 +283,24 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """Add the two losses, the weight and the gap to what `Trainer` logs of training."""
         if self.kind is not None and {"loss", "learning_rate"} <= logs.keys():
             self.refuse_broken_teacher()
-            means = self._training_log.pop_means(self.accelerator.reduce)
-            logs |= {
-                name: mean for name, mean in means.items() if isfinite(mean) or not self.args.logging_nan_inf_filter
-            }
+            logs |= self._training_log.pop_means(self.accelerator.reduce, self.args.logging_nan_inf_filter)
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """Add the figures of the held-out set; what a user's `compute_metrics` returns wins."""
         self._held_out_sums = []
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        users = self.compute_metrics
+        self.compute_metrics = recorded = None if users is None else Recorded(users)
+        try:
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        finally:
+            self.compute_metrics = users
         if self._held_out_sums:
+            ours = held_out_metrics(self._held_out_sums, self.args.logging_nan_inf_filter)
+            own = None if recorded is None else recorded.result
             # The loss that `Trainer` puts there is a mean of batch means.
             output.metrics.pop(f"{metric_key_prefix}_loss", None)
-            for name, value in held_out_metrics(self._held_out_sums, self.args.logging_nan_inf_filter).items():
-                output.metrics.setdefault(f"{metric_key_prefix}_{name}", value)
+            output.metrics.update(named_metrics(ours, own, metric_key_prefix))
         return output
 
     def prediction_step(
@@ -313,9 +316,10 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
                 logits = labels = None
                 student_logits = logits_at(model, without_labels(inputs), positions)
             else:
-                _, logits, _ = super().prediction_step(model, without_labels(inputs), False, ignore_keys)
+                recorded = Recorded(model)
+                _, logits, _ = super().prediction_step(recorded, without_labels(inputs), False, ignore_keys)
                 labels = inputs.get("labels", inputs.get("shift_labels"))
-                student_logits = select(logits if isinstance(logits, Tensor) else logits[0], positions)
+                student_logits = select(recorded.result[0], positions)
             teacher_logits = None if self.teacher is None else self._teacher_logits(inputs, positions)
             num_examples, temperature = find_batch_size(inputs), self.choices.temperature
             sums = sums_per_example(num_examples, positions, student_logits, teacher_logits, temperature)

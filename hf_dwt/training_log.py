@@ -1,6 +1,7 @@
 """What is logged during training: means over positions since the last log, over ranks."""
 
 from collections.abc import Callable
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -59,11 +60,12 @@ class TrainingLog:
         """Count positions, over ranks, where the teacher's logits were not finite."""
         return 0 if self._broken_positions is None else int(reduce(self._broken_positions.clone()))
 
-    def pop_means(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    def pop_means(self, reduce: Callable[[Tensor], Tensor], skip_non_finite: bool = False) -> dict[str, float]:
         """Return the means and start anew. A key whose value was not computed is absent.
 
         Args:
             reduce: Sums a tensor over ranks.
+            skip_non_finite: Leave out means that are not finite.
         """
         if not self._sums:
             return {}
@@ -72,11 +74,12 @@ class TrainingLog:
         self._sums = {}
         count, teacher_count = sums.pop("positions"), sums.pop("teacher_positions", 0.0)
         counts = dict.fromkeys(("loss", "hard_loss", "soft_loss_weight"), count)
-        return {
+        means = {
             name: total / counts.get(name, teacher_count)
             for name, total in sums.items()
             if counts.get(name, teacher_count)
         }
+        return {name: mean for name, mean in means.items() if isfinite(mean) or not skip_non_finite}
 
     def _add(self, name: str, values: Tensor) -> None:
         # Apple's GPUs have no float64.

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import (
@@ -17,6 +18,7 @@ from tiny_runs import (
     weights_of,
 )
 from trainer_runs import make_trainer, plain_losses, stack
+from transformers import Trainer
 
 EVALUATION_KEYS = {"loss", "perplexity", "accuracy", "soft_loss", "teacher_hard_loss", "agreement", "gap"}
 STOCK_EVALUATION_KEYS = {"runtime", "samples_per_second", "steps_per_second", "model_preparation_time"}
@@ -142,3 +144,39 @@ def test_the_best_checkpoint_can_be_chosen_by_our_figures(tmp_path: Path) -> Non
     assert trainer.state.best_metric == max(
         logs["eval_agreement"] for logs in trainer.state.log_history if "eval_agreement" in logs
     )
+
+
+@pytest.mark.parametrize("name", ["loss", "eval_loss"])
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_a_loss_that_the_users_metrics_return_wins_too(name: str, by_batch: bool, tmp_path: Path) -> None:
+    def metrics_of(prediction: Any, compute_result: bool = True) -> dict[str, Any]:
+        return {name: np.float32(-2.0)} if compute_result else {}
+
+    settings = {"eval_dataset": examples(), "compute_metrics": metrics_of, "batch_eval_metrics": by_batch}
+    trainer = make_trainer(tmp_path, **settings, per_device_eval_batch_size=5)
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] == -2.0
+    assert type(metrics["eval_loss"]) is float
+    assert metrics["eval_perplexity"] == pytest.approx(expected_figures("masked")["eval_perplexity"], rel=1e-5)
+    assert trainer.compute_metrics is metrics_of
+    trainer.compute_metrics = None
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected_figures("masked")["eval_loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("ignored", [["logits"], ["logits", "hidden_states"], []])
+def test_outputs_that_are_to_be_ignored_are_gone_from_predictions_but_not_from_our_figures(
+    ignored: list[str], tmp_path: Path
+) -> None:
+    rows = labelled_examples("masked")
+    ours = make_trainer(tmp_path, train_dataset=rows, data_collator=stack, allow_bad_teacher=True)
+    ours.model.config.output_hidden_states = True
+    stock = Trainer(ours.model, ours.args, stack)
+    predicted, expected = (trainer.predict(rows, ignore_keys=ignored) for trainer in (ours, stock))
+    assert shapes_of(predicted.predictions) == shapes_of(expected.predictions)
+    assert predicted.metrics["test_loss"] == pytest.approx(ours.predict(rows).metrics["test_loss"])
+    evaluated = ours.evaluate(rows, ignore_keys=ignored)
+    assert {f"eval_{name}" for name in EVALUATION_KEYS} <= evaluated.keys()
+
+
+def shapes_of(predictions: Any) -> Any:
+    return predictions.shape if isinstance(predictions, np.ndarray) else [shapes_of(each) for each in predictions]

@@ -109,3 +109,10 @@ def test_large_half_precision_logits_are_not_broken():
     log = TrainingLog()
     log.add_teacher(torch.rand(1), torch.rand(1), torch.full((1, 500), 6e4, dtype=torch.float16), torch.tensor([0]))
     assert log.num_broken_positions(alone) == 0
+
+
+def test_means_that_are_not_finite_can_be_left_out():
+    for skip, names in [(False, {"loss", "hard_loss", "soft_loss_weight"}), (True, {"loss", "soft_loss_weight"})]:
+        log = TrainingLog()
+        log.add(torch.tensor([1.0, float("inf")]), torch.tensor(3.0), 2.0)
+        assert log.pop_means(alone, skip).keys() == names

@@ -3,9 +3,12 @@
 # Axes in names: N positions, B examples of a batch.
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.trainer_utils import denumpify_detensorize
 
 from hf_dwt.losses import IGNORED_LABEL, hard_loss, shared_soft_loss
 from hf_dwt.positions import Positions
@@ -81,3 +84,15 @@ def held_out_metrics(per_example: list[Tensor], skip_non_finite: bool = False) -
         metrics |= {name: sums[name] / count for name in ("soft_loss", "teacher_hard_loss", "gap")}
         metrics["agreement"] = sums["agreeing"] / count
     return metrics
+
+
+def named_metrics(ours: Mapping[str, float], users: Mapping[str, Any] | None, prefix: str) -> dict[str, Any]:
+    """Figures of a set under the names that `Trainer` reports, where a user's own take the place of ours.
+
+    Args:
+        ours: As `held_out_metrics` returns them.
+        users: What `compute_metrics` returned, its names with or without the prefix.
+        prefix: Of the set, such as 'eval'.
+    """
+    own = denumpify_detensorize(dict(users or {}))
+    return {f"{prefix}_{name.removeprefix(f'{prefix}_')}": value for name, value in {**ours, **own}.items()}

@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from hf_dwt.evaluation.held_out import held_out_metrics, sums_per_example
+from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_per_example
 from hf_dwt.positions import Positions, masked_positions
 
 STUDENT_TOKENS, TEACHER_TOKENS, LENGTH = 7, 5, 6
@@ -109,3 +110,10 @@ def test_a_hopeless_loss_has_a_finite_perplexity():
     positions = Positions(torch.tensor([0]), torch.tensor([0]), 1)
     sums = sums_per_example(1, positions, torch.tensor([[-1e5, 1e5]]))
     assert math.isfinite(held_out_metrics([sums])["perplexity"])
+
+
+def test_names_get_the_prefix_once_and_a_users_figures_take_the_place_of_ours():
+    users = {"loss": torch.tensor(3.0), "eval_gap": np.float32(1.5), "own": 7}
+    named = named_metrics({"loss": 1.0, "gap": 2.0, "accuracy": 0.5}, users, "eval")
+    assert named == {"eval_loss": 3.0, "eval_gap": 1.5, "eval_accuracy": 0.5, "eval_own": 7}
+    assert named_metrics({"loss": 1.0}, None, "test") == {"test_loss": 1.0}
