@@ -34,6 +34,20 @@ def last_whole_checkpoint(output_dir: str | Path) -> str:
     return str(whole[-1])
 
 
+def checkpoint_to_resume(requested: str | bool | None, output_dir: str | Path) -> str | None:
+    """Find the checkpoint that `resume_from_checkpoint` asks for; True is the last whole one of the run.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it is half-written, or there is none.
+    """
+    if not requested:
+        return None
+    checkpoint = last_whole_checkpoint(output_dir) if requested is True else requested
+    require_whole(checkpoint)
+    return checkpoint
+
+
 def has_checkpoints(output_dir: str | Path) -> bool:
     """Tell whether a run has left checkpoints here, whole or not."""
     return Path(output_dir).is_dir() and bool(sort_checkpoints(str(output_dir)))

@@ -5,6 +5,7 @@ from typing import Any
 
 import datasets
 from torch.utils.data import IterableDataset
+from transformers import DataCollatorForLanguageModeling
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
@@ -23,7 +24,8 @@ def choose_collator(
     given: Collator | None,
     *,
     default: Collator,
-    dataset: Any,
+    train_dataset: Any,
+    eval_dataset: Any,
     processing_class: Any | None,
     seed: int,
 ) -> Collator:
@@ -33,13 +35,22 @@ def choose_collator(
         kind: What the examples are for.
         given: The user's collator, if any.
         default: What `Trainer` uses without one.
-        dataset: Training or evaluation data, looked at for a `labels` column; None has none.
+        train_dataset: Training data, looked at for a `labels` column.
+        eval_dataset: Looked at if there are no training data.
         processing_class: The tokenizer.
         seed: Of the masks.
 
     Raises:
-        ValueError: If masks are needed, but there is no tokenizer.
+        ValueError: If the user's collator makes labels for models of the other kind, or masks are needed, but there is
+            no tokenizer.
     """
+    _refuse_other_kind(kind, given)
+    if train_dataset is not None and isinstance(given, MaskingCollator) and not given.follows_epochs:
+        logger.warning(
+            "Your `data_collator` was made by `for_evaluation()`: training hides the same tokens in every epoch. Pass "
+            "the collator that it was called on for new masks in each."
+        )
+    dataset = eval_dataset if train_dataset is None else train_dataset
     if dataset is None or _brings_labels(dataset):
         return given or default
     if given is not None:
@@ -63,11 +74,35 @@ def choose_collator(
     return MaskingCollator(processing_class, seed=seed)
 
 
+def set_epoch(collator: Collator, epoch: int) -> None:
+    """Draw the masks of an epoch, where the collator draws its own in each."""
+    if isinstance(collator, MaskingCollator) and collator.follows_epochs:
+        collator.set_epoch(epoch)
+
+
 def evaluation_collator(collator: Collator, seed: int) -> Collator:
     """Make a collator whose batches depend on their examples alone, neither on the epoch nor on global generators."""
     if isinstance(collator, MaskingCollator):
         return collator.for_evaluation()
     return collator if isinstance(collator, CausalCollator) else ReseededCollator(collator, seed)
+
+
+def _refuse_other_kind(kind: Kind, given: Collator | None) -> None:
+    made_for = _made_for(given)
+    if made_for not in (None, kind):
+        ours = MaskingCollator if kind == "masked" else CausalCollator
+        raise ValueError(
+            f"`data_collator` is a {type(given).__name__} that makes labels for {made_for} language models, `model` is "
+            f"a {kind} one. Pass a `hf_dwt.data.{ours.__name__}`, or leave `data_collator` out for the one that fits."
+        )
+
+
+def _made_for(collator: Collator | None) -> Kind | None:
+    if isinstance(collator, DataCollatorForLanguageModeling):
+        return "masked" if collator.mlm else "causal"
+    if isinstance(collator, MaskingCollator):
+        return "masked"
+    return "causal" if isinstance(collator, CausalCollator) else None
 
 
 def _brings_labels(dataset: Any) -> bool:

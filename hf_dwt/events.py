@@ -12,6 +12,7 @@ from transformers.trainer_callback import (
 from transformers.training_args import TrainingArguments
 
 from hf_dwt.arguments import DistillationArguments
+from hf_dwt.weighting import uses_progress
 
 
 class Listener(Protocol):
@@ -68,12 +69,14 @@ class WeightingHorizon(TrainerCallback, ExportableState):  # type: ignore[misc]
         """Set the horizon; a resumed run's must be the saved one, unless another was asked for.
 
         Raises:
-            ValueError: If the run's length has changed and `weighting_steps` is not given.
+            ValueError: If the run's length has changed, the policy looks at it, and `weighting_steps` is not given.
         """
-        requested = args.weighting_steps if isinstance(args, DistillationArguments) else None
+        choices = args if isinstance(args, DistillationArguments) else DistillationArguments()
+        requested = choices.weighting_steps
         self.steps = requested or state.max_steps
         saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}).get("steps")
-        if state.global_step and saved not in (None, self.steps) and requested is None:
+        changed = state.global_step and saved not in (None, self.steps) and requested is None
+        if changed and uses_progress(choices.policy()):
             raise ValueError(
                 f"The checkpoint's soft-loss weight runs over {saved} steps, this run has {self.steps}. Set "
                 f"`weighting_steps={saved}` to keep its course, or `weighting_steps={self.steps}` to change it."

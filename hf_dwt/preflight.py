@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 from transformers.trainer_utils import has_length
 
 from hf_dwt.losses import IGNORED_LABEL, hard_loss
-from hf_dwt.positions import Positions
+from hf_dwt.positions import Positions, has_labels
 
 _NUM_POSITIONS = 1000
 _MOST_EXAMPLES = 10_000
@@ -45,10 +45,15 @@ def first_batches(
     sees the same batches.
 
     Raises:
-        ValueError: If the data set is empty, or asks for no prediction at all.
+        ValueError: If the data set is empty, a batch has no labels, or no prediction is asked for at all.
     """
     batches, num_positions = [], 0
     for batch in _batches(dataset, collate, batch_size):
+        if not has_labels(batch):
+            raise ValueError(
+                f"A batch of `train_dataset` has no `labels`, only {', '.join(map(repr, batch))}: there is nothing to "
+                "predict. Leave `data_collator` out, for one that makes labels, or let yours make them."
+            )
         batches.append(batch)
         num_positions += len(positions_of(batch))
         if num_positions >= _NUM_POSITIONS:

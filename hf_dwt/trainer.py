@@ -15,8 +15,7 @@ from transformers.utils import logging
 
 from hf_dwt import checkpoints, compatibility
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
-from hf_dwt.collators import choose_collator, evaluation_collator
-from hf_dwt.data import MaskingCollator
+from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch
 from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_per_example
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
@@ -83,6 +82,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         'masked'
     """
 
+    compute_metrics: Any
     data_collator: Any
     loss_is_scaled_for_ga: bool | None
 
@@ -120,7 +120,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             self.kind,
             data_collator,
             default=self.data_collator,
-            dataset=self.train_dataset if self.train_dataset is not None else self.eval_dataset,
+            train_dataset=self.train_dataset,
+            eval_dataset=self.eval_dataset,
             processing_class=self.processing_class,
             seed=self._data_seed,
         )
@@ -222,8 +223,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """Draw new masks, and a new order of grouped lengths."""
         if self._order is not None:
             self._order.manual_seed(self._data_seed + epoch)
-        if isinstance(self.data_collator, MaskingCollator):
-            self.data_collator.set_epoch(epoch)
+        set_epoch(self.data_collator, epoch)
 
     def before_step(self) -> None:
         """Let the teacher go if it will not be asked again."""
@@ -333,11 +333,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             FileNotFoundError: If the checkpoint to resume from does not exist.
             ValueError: If it is half-written, or there is none.
         """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = checkpoints.last_whole_checkpoint(self.args.output_dir)
-        elif resume_from_checkpoint:
-            checkpoints.require_whole(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        checkpoint = checkpoints.checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
+        return super().train(checkpoint, *args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.kind is not None:

@@ -129,6 +129,11 @@ def progress_at(step: int, horizon: int) -> float:
     return min(step / max(horizon, 1), 1.0)
 
 
+def uses_progress(policy: Policy) -> bool:
+    """Tell whether a policy's weights may depend on the length of the run; only `Constant` is known not to."""
+    return type(policy) is not Constant
+
+
 @register_policy("constant")
 @dataclass(frozen=True)
 class Constant:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import DataCollatorForLanguageModeling, default_data_collator
 
-from hf_dwt.collators import choose_collator, evaluation_collator
+from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch
 from hf_dwt.data import CausalCollator, MaskingCollator
 from hf_dwt.evaluation.reseeded import ReseededCollator
 
@@ -47,7 +47,8 @@ every_form = pytest.mark.parametrize(
 def choose(tokenizer):
     def choose(kind="masked", given=None, dataset=UNLABELLED, **changes):
         settings = {"default": default_data_collator, "processing_class": tokenizer, "seed": 3} | changes
-        return choose_collator(kind, given, dataset=dataset, **settings)
+        settings = {"train_dataset": dataset, "eval_dataset": None} | settings
+        return choose_collator(kind, given, **settings)
 
     return choose
 
@@ -101,6 +102,36 @@ def test_a_collator_that_resumes_is_not_warned_about(choose, tokenizer, caplog):
     assert choose("causal", causal) is causal
     assert choose("masked", default_data_collator, dataset=LABELLED) is default_data_collator
     assert not caplog.records
+
+
+@pytest.mark.parametrize("dataset", [UNLABELLED, LABELLED, None], ids=["unlabelled", "labelled", "none"])
+@pytest.mark.parametrize("theirs", [False, True], ids=["ours", "of transformers"])
+def test_a_collator_that_makes_labels_for_the_other_kind_is_refused(choose, tokenizer, theirs, dataset):
+    masking = DataCollatorForLanguageModeling(tokenizer) if theirs else MaskingCollator(tokenizer)
+    causal = DataCollatorForLanguageModeling(tokenizer, mlm=False) if theirs else CausalCollator(tokenizer)
+    for kind, other, right in [("causal", masking, "Causal"), ("masked", causal, "Masking")]:
+        text = f"labels for .* language models, `model` is a {kind} one. Pass a `hf_dwt.data.{right}Collator`"
+        with pytest.raises(ValueError, match=text):
+            choose(kind, other, dataset=dataset)
+    assert choose("masked", masking, dataset=dataset) is masking
+    assert choose("causal", causal, dataset=dataset) is causal
+
+
+def test_masks_that_stay_the_same_in_every_epoch_are_told_in_training_and_taken(choose, tokenizer, caplog):
+    given = MaskingCollator(tokenizer).for_evaluation()
+    assert choose("masked", given, train_dataset=None, eval_dataset=UNLABELLED) is given
+    assert not caplog.records
+    assert choose("masked", given) is given
+    assert "made by `for_evaluation()`: training hides the same tokens in every epoch" in caplog.text
+
+
+def test_an_epoch_draws_masks_where_they_follow_it(tokenizer, examples):
+    training, batch = MaskingCollator(tokenizer), [examples[index] for index in range(8)]
+    for collator, changes in [(training, True), (training.for_evaluation(), False)]:
+        before = collator(batch)["labels"]
+        set_epoch(collator, 1)
+        assert torch.equal(collator(batch)["labels"], before) is not changes
+    set_epoch(default_data_collator, 1)
 
 
 def test_masks_without_a_tokenizer_are_refused(choose):

@@ -199,6 +199,11 @@ def test_a_resumed_run_of_another_length_is_refused_with_both_ways_out(tmp_path:
         begin(arguments(tmp_path), saved_state(12, global_step=6, max_steps=20))
 
 
+def test_a_constant_policy_does_not_mind_another_length(tmp_path: Path) -> None:
+    state = saved_state(12, global_step=6, max_steps=20)
+    assert begin(arguments(tmp_path, weighting="constant"), state).steps == 20
+
+
 @pytest.mark.parametrize("steps", [12, 20])
 def test_a_resumed_run_of_another_length_goes_on_with_the_horizon_that_is_asked_for(steps: int, tmp_path: Path) -> None:
     state = saved_state(12, global_step=6, max_steps=20)

@@ -25,6 +25,17 @@ def seen(batches: list[dict[str, Tensor]]) -> list[list[int]]:
     return [row for batch in batches for row in batch["input_ids"].tolist()]
 
 
+@pytest.mark.parametrize("labels", [{}, {"labels": None}], ids=["no key", "none"])
+def test_a_batch_without_labels_is_refused_and_what_it_holds_is_told(labels):
+    def without(examples):
+        return {"input_ids": torch.tensor(examples), "attention_mask": torch.ones(1, 2)} | labels
+
+    with pytest.raises(
+        ValueError, match=r"has no `labels`, only 'input_ids', 'attention_mask'.* Leave `data_collator` out"
+    ):
+        first_batches([[1, 2]], without, 8, asks_for_all)
+
+
 def test_batches_are_collated_until_they_hold_a_thousand_positions():
     batches = first_batches([[index] * 10 for index in range(500)], collate, 8, asks_for_all)
     assert len(batches) == 13

@@ -225,6 +225,17 @@ def test_a_changed_horizon_is_refused_on_resuming(tmp_path: Path) -> None:
     assert longer.state.global_step == 2
 
 
+def test_a_run_with_a_constant_weight_may_be_extended(tmp_path: Path) -> None:
+    constant = {"weighting": "constant", "lr_scheduler_type": "constant"}
+    longer = make_trainer(tmp_path / "longer", num_train_epochs=4, **constant)
+    longer.train()
+    interrupt(tmp_path / "cut", 2, **constant)
+    extended = make_trainer(tmp_path / "cut", num_train_epochs=4, **constant)
+    extended.train(resume_from_checkpoint=True)
+    assert extended.state.global_step == 12
+    assert largest_difference(weights_of(extended.model), weights_of(longer.model)) == 0
+
+
 @pytest.mark.parametrize("steps", [9, 12])
 def test_a_horizon_that_is_asked_for_may_change_on_resuming(steps: int, tmp_path: Path) -> None:
     # How often to log is read from the checkpoint.

@@ -22,6 +22,14 @@ def without_new_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MaskingCollator, "set_epoch", lambda *_: None)
 
 
+def test_masks_made_for_evaluation_train_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    collate = MaskingCollator(tokenizer(), seed=42).for_evaluation()
+    trainer = make_trainer(tmp_path, data_collator=collate, num_train_epochs=2)
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert "training hides the same tokens in every epoch" in caplog.text
+
+
 def test_grouping_by_length_takes_the_lengths_from_their_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,11 +4,22 @@ from pathlib import Path
 
 import datasets
 import pytest
-from tiny_runs import KINDS, arguments, build, examples, largest_difference, make_student, make_teacher, weights_of
+from tiny_runs import (
+    KINDS,
+    arguments,
+    build,
+    examples,
+    largest_difference,
+    make_student,
+    make_teacher,
+    tokenizer,
+    weights_of,
+)
 from trainer_runs import make_trainer
-from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
+from transformers import BertConfig, BertModel, DataCollatorWithPadding, T5Config, T5ForConditionalGeneration
 
 from hf_dwt import DWTTrainer
+from hf_dwt.data import MaskingCollator
 
 
 def test_a_teacher_no_better_than_guessing_is_refused_before_any_step(tmp_path: Path) -> None:
@@ -42,6 +53,22 @@ def test_labels_that_are_all_ignored_are_refused(teacher: str | None, tmp_path: 
     )
     with pytest.raises(ValueError, match=r"`train_dataset` asks for no prediction: in 4 batches every label is -100\."):
         trainer.train()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("teacher", ["own", None], ids=["taught", "alone"])
+def test_a_collator_that_makes_no_labels_is_refused(kind: str, teacher: str | None, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, kind, teacher=teacher, data_collator=DataCollatorWithPadding(tokenizer()))
+    with pytest.raises(ValueError, match=r"A batch of `train_dataset` has no `labels`, only 'input_ids'"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_a_collator_for_the_other_kind_of_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="a MaskingCollator that makes labels for masked language models, `model` is a c"
+    ):
+        make_trainer(tmp_path, "causal", data_collator=MaskingCollator(tokenizer()))
 
 
 def test_an_empty_stream_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from itertools import pairwise
 import pytest
 
 from hf_dwt import weighting
-from hf_dwt.weighting import Signals, Weights, make_policy, policy_names, progress_at, register_policy
+from hf_dwt.weighting import Signals, Weights, make_policy, policy_names, progress_at, register_policy, uses_progress
+
+BUILT_IN = ["constant", "linear", "cosine", "exponential", "step", "wsd", "inheritance"]
 
 
 def soft_weights(name: str, *at: float, **settings: float) -> list[float]:
@@ -199,7 +201,7 @@ def test_only_dataclasses_are_registered(monkeypatch):
     assert "plain" not in policy_names()
 
 
-@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "exponential", "step", "wsd", "inheritance"])
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_policies_are_frozen(name):
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_policy(name).soft_loss_weight = 2.0
@@ -212,6 +214,10 @@ def test_weights_refuse_what_cannot_weigh():
         Weights(hard=math.nan, soft=0)
     with pytest.raises(ValueError, match="`for_good` means a soft weight of 0 from here on, got soft=1"):
         Weights(hard=1, soft=1, for_good=True)
+
+
+def test_only_the_constant_policy_is_known_to_weigh_the_same_whatever_the_length():
+    assert [name for name in BUILT_IN if not uses_progress(make_policy(name))] == ["constant"]
 
 
 def test_progress_runs_from_zero_to_one_and_stays_there():

@@ -93,6 +93,11 @@ class MaskingCollator:
             raise ValueError(f"`epoch` must be an integer of at least 0, not {epoch!r}.")
         self._epoch.fill_(epoch)
 
+    @property
+    def follows_epochs(self) -> bool:
+        """Whether `set_epoch` draws other masks; False for what `for_evaluation` returns."""
+        return self._epoch is not None
+
     def for_evaluation(self) -> "MaskingCollator":
         """The same collator with masks that depend on the seed and the example only, never on an epoch."""
         evaluation = copy.copy(self)
