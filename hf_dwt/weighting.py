@@ -74,8 +74,11 @@ def register_policy(name: str) -> Callable[[PolicyClass], PolicyClass]:
     Its fields are its settings: those named `soft_loss_weight`, `final_soft_loss_weight` or `hard_loss_weight` take
     the arguments of that name, all others come from `weighting_kwargs`.
 
+    A name of one's own may be registered again, as a notebook cell does that is run twice.
+
     Raises:
         TypeError: If what is decorated is not a dataclass.
+        ValueError: If the name is that of a built-in policy.
 
     Example:
         >>> from dataclasses import dataclass
@@ -92,6 +95,11 @@ def register_policy(name: str) -> Callable[[PolicyClass], PolicyClass]:
     def register(policy: PolicyClass) -> PolicyClass:
         if not is_dataclass(policy):
             raise TypeError(f"A policy is a dataclass whose fields are its settings; {policy!r} is none.")
+        taken = _policies.get(name)
+        if taken is not None and taken.__module__ == __name__:
+            raise ValueError(
+                f"{name!r} is a built-in policy, {taken.__name__}: register {policy!r} under another name."
+            )
         _policies[name] = policy
         return policy
 

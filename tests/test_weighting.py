@@ -202,6 +202,31 @@ def test_only_dataclasses_are_registered(monkeypatch):
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_names_are_not_given_away(name, monkeypatch):
+    monkeypatch.setattr(weighting, "_policies", dict(weighting._policies))
+
+    @dataclass(frozen=True)
+    class Own:
+        def __call__(self, signals: Signals) -> Weights:
+            return Weights(1.0, 1.0)
+
+    before = type(make_policy(name))
+    with pytest.raises(
+        ValueError, match=rf"'{name}' is a built-in policy, {before.__name__}: register .* another name"
+    ):
+        register_policy(name)(Own)
+    assert type(make_policy(name)) is before
+
+
+def test_a_name_of_ones_own_may_be_registered_again(monkeypatch):
+    monkeypatch.setattr(weighting, "_policies", dict(weighting._policies))
+    for weight in (1.0, 2.0):
+        own = dataclasses.make_dataclass("Own", [("soft_loss_weight", float, weight)], frozen=True)
+        register_policy("own")(own)
+        assert make_policy("own").soft_loss_weight == weight
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_policies_are_frozen(name):
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_policy(name).soft_loss_weight = 2.0
