@@ -95,15 +95,22 @@ def judge(teacher: Teacher, impression: FirstImpression, allow_bad_teacher: bool
     """Refuse a teacher that is no better than guessing by token frequency.
 
     Raises:
-        ValueError: If it is, unless it is allowed; then it is only told.
+        ValueError: If it is, or knows none of the tokens asked for, unless it is allowed; then it is only told.
     """
-    if impression.teacher_loss < impression.unigram_loss:
+    if not impression.num_positions:
+        fault = (
+            "knows none of the tokens that the first batches ask for: all lie beyond the vocabulary that it shares "
+            "with the student. Are the labels ids of its tokenizer, and is this its kind of text?"
+        )
+    elif impression.teacher_loss < impression.unigram_loss:
         return
-    message = (
-        f"The teacher ({teacher.origin}) is no better than guessing by token frequency: its loss is "
-        f"{impression.teacher_loss:.3f} against {impression.unigram_loss:.3f} nats at {impression.num_positions:,} "
-        "positions. Are these its trained weights, its tokenizer and its kind of text?"
-    )
+    else:
+        fault = (
+            f"is no better than guessing by token frequency: its loss is {impression.teacher_loss:.3f} against "
+            f"{impression.unigram_loss:.3f} nats at {impression.num_positions:,} positions. Are these its trained "
+            "weights, its tokenizer and its kind of text?"
+        )
+    message = f"The teacher ({teacher.origin}) {fault}"
     if not allow_bad_teacher:
         raise ValueError(f"{message} `allow_bad_teacher=True` trains anyway.")
     logger.warning(message)

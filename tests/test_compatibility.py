@@ -125,6 +125,16 @@ def test_a_teacher_no_better_than_guessing_is_refused(make_bert, teacher_loss):
         judge(Teacher(make_bert()), impression, allow_bad_teacher=False)
 
 
+def test_a_teacher_that_knows_no_label_is_refused_for_that_and_not_for_its_loss(make_bert, caplog):
+    impression = FirstImpression(float("nan"), float("nan"), num_positions=0)
+    text = r"The teacher .* knows none of the tokens that the first batches ask for: .*`allow_bad_teacher=True`"
+    with pytest.raises(ValueError, match=text) as refused:
+        judge(Teacher(make_bert()), impression, allow_bad_teacher=False)
+    assert "nan" not in str(refused.value)
+    judge(Teacher(make_bert()), impression, allow_bad_teacher=True)
+    assert "knows none of the tokens" in caplog.text
+
+
 def test_a_bad_teacher_is_only_told_if_it_is_allowed(make_bert, caplog):
     judge(Teacher(make_bert()), FirstImpression(3.5, 3.0, 1234), allow_bad_teacher=True)
     assert "no better than guessing by token frequency" in caplog.text

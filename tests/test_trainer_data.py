@@ -11,7 +11,7 @@ import transformers.integrations
 import transformers.trainer
 from tiny_runs import KINDS, examples, largest_difference, make_student, make_teacher, tokenizer
 from torch import Tensor
-from trainer_runs import make_trainer, trained_weights, training_logs
+from trainer_runs import make_trainer, stack, trained_weights, training_logs
 from transformers import DataCollatorForLanguageModeling, PreTrainedModel
 
 from hf_dwt import Teacher
@@ -138,6 +138,16 @@ def test_a_token_that_the_teacher_lacks_is_refused_unless_it_is_shown_as_unknown
     assert trainer.state.global_step == 3
     assert all((each < len(tokenizer())).all() for each in read)
     assert any((each == tokenizer().unk_token_id).any() for each in read)
+
+
+def test_labels_that_the_teacher_does_not_know_at_all_are_refused_before_any_step(tmp_path: Path) -> None:
+    larger, student, _ = with_added_token()
+    rows = examples().map(lambda row: {"labels": [len(larger) - 1] * len(row["input_ids"])})
+    ours = {"model": student, "processing_class": larger, "train_dataset": rows, "per_device_train_batch_size": 1}
+    trainer = make_trainer(tmp_path, teacher=Teacher(make_teacher(), tokenizer()), data_collator=stack, **ours)
+    with pytest.raises(ValueError, match="knows none of the tokens that the first batches ask for"):
+        trainer.train()
+    assert trainer.state.global_step == 0
 
 
 def test_showing_tokens_as_unknown_needs_the_teachers_tokenizer(tmp_path: Path) -> None:
