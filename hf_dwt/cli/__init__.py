@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 folder=known.output,
                 prepare_only=known.prepare_only,
             )
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"hf-dwt: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 from transformers import AutoTokenizer
 
-from hf_dwt.cli.recipe import DataSection, Recipe, RecipeError
+from hf_dwt.cli.recipe import DataSection, Recipe, RecipeError, reading
 from hf_dwt.cli.students import objective_of
 from hf_dwt.data import (
     CausalCollator,
@@ -59,9 +59,10 @@ def read_inputs(recipe: Recipe, seed: int) -> Inputs:
     teacher = None if recipe.teacher is None else load_teacher(**asdict(recipe.teacher))
     kind = objective_of(recipe, None if teacher is None else teacher.model.config)
     data = recipe.data
-    text = _read_text(data, data.source)
-    tokenizer = _read_tokenizer(recipe, teacher, text)
-    train, evaluation = _put_aside(data, text, tokenizer, seed)
+    with reading("data"):
+        text = _read_text(data, data.source)
+        tokenizer = _read_tokenizer(recipe, teacher, text)
+        train, evaluation = _put_aside(data, text, tokenizer, seed)
     if kind == "masked":
         collator: Any = MaskingCollator(tokenizer, data.mask_probability, data.whole_word, seed=seed)
     else:

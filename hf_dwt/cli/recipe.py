@@ -3,17 +3,32 @@
 import difflib
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 
 
 class RecipeError(ValueError):
     """Something in a recipe, or in the options that change it, is wrong."""
+
+
+@contextmanager
+def reading(section: str) -> Iterator[None]:
+    """Tell a wrong type that shows while a section's values are read as the recipe's fault, which it is nowhere else.
+
+    Raises:
+        RecipeError: In place of what was raised.
+    """
+    try:
+        yield
+    except (TypeError, StrictDataclassError) as error:
+        raise RecipeError(f"A value of `{section}` is of a wrong type: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.checkpoints import has_checkpoints
 from hf_dwt.cli.inputs import Inputs
-from hf_dwt.cli.recipe import Recipe, RecipeError
+from hf_dwt.cli.recipe import Recipe, RecipeError, reading
 from hf_dwt.cli.students import build_student, new_model, student_config
 from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, operations
 from hf_dwt.costs import StepCost, forward_flops
@@ -31,7 +31,8 @@ def arguments_for(recipe: Recipe, **changes: Any) -> DWTTrainingArguments:
     """Training arguments of a run: the recipe's on top of the command line's defaults, changes on top of both."""
     # Pinned memory is for transfers to a GPU; without one PyTorch only warns.
     pin = {"dataloader_pin_memory": torch.cuda.is_available()}
-    return DWTTrainingArguments(**{**_DEFAULT_ARGUMENTS, **pin, **recipe.arguments, **changes})
+    with reading("arguments"):
+        return DWTTrainingArguments(**{**_DEFAULT_ARGUMENTS, **pin, **recipe.arguments, **changes})
 
 
 def make_trainer(recipe: Recipe, inputs: Inputs, *, with_teacher: bool, **changes: Any) -> DWTTrainer:

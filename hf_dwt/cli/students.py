@@ -13,7 +13,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_dwt.cli.recipe import Recipe, RecipeError, config_fields, suggestion
+from hf_dwt.cli.recipe import Recipe, RecipeError, config_fields, reading, suggestion
 from hf_dwt.language_models import Kind, architecture_kind
 
 _MODEL_CLASSES = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}
@@ -67,7 +67,8 @@ def student_config(
         if key not in known:
             raise RecipeError(f"`student` has no key `{key}`. {suggestion(key, known)}")
         settings[config_class.attribute_map.get(key, key)] = value
-    return config_class(**settings)
+    with reading("student"):
+        return config_class(**settings)
 
 
 def new_model(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:

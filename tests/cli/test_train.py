@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
 from hf_dwt.cli import main
+from hf_dwt.cli import train as cli_train
 from hf_dwt.cli.demo_inputs import smiles_tokenizer
 
 TEXT = ["the cat sat on the mat", "a dog ran over the hill", "rain fell on the old house all night"]
@@ -65,6 +66,32 @@ def test_a_dry_run_tells_sizes_and_costs_from_configurations_alone(
 def test_errors_are_one_line_and_status_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "nowhere.yaml"]) == 2
     assert capsys.readouterr().err == "hf-dwt: There is no recipe 'nowhere.yaml'.\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "section"),
+    [
+        (["--weighting_kwargs", "{1: 2}"], "arguments"),
+        (["--n_embd", "wide"], "student"),
+        (["--source", "[{source: text.txt, columns: 3}]"], "data"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_told_in_one_line_with_its_section(
+    option: list[str], section: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = [str(RECIPES / "causal_teacher.yaml"), *TEXTS, *quick()]
+    assert main(["train", *recipe, *option]) == 2
+    assert capsys.readouterr().err.startswith(f"hf-dwt: A value of `{section}` is of a wrong type: ")
+
+
+def test_a_type_error_in_our_own_code_is_no_fault_of_the_users(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("unsupported operand type(s)")
+
+    monkeypatch.setattr(cli_train, "run_student", broken)
+    small = ["--length", "16", "--tokenizer.vocab_size", "300", "--n_embd", "16"]
+    with pytest.raises(TypeError, match="unsupported operand"):
+        main(["train", str(RECIPES / "causal_teacher.yaml"), *TEXTS, *small, *quick()])
 
 
 def test_a_baseline_without_a_teacher_is_refused_before_any_work(
