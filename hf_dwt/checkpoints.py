@@ -7,8 +7,14 @@ that it is removed before a checkpoint is written over, and that no other rank i
 import json
 from pathlib import Path
 
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+# DeepSpeed keeps optimiser and schedule in a folder of its own, which this file names, and checks them itself.
+_DEEPSPEED_MARK = "latest"
 
 
 def is_whole(checkpoint: str | Path) -> bool:
@@ -39,12 +45,13 @@ def checkpoint_to_resume(requested: str | bool | None, output_dir: str | Path) -
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it is half-written, or there is none.
+        ValueError: If it is half-written, holds the model alone, or there is none.
     """
     if not requested:
         return None
     checkpoint = last_whole_checkpoint(output_dir) if requested is True else requested
     require_whole(checkpoint)
+    require_optimizer(checkpoint)
     return checkpoint
 
 
@@ -66,6 +73,32 @@ def require_whole(checkpoint: str | Path) -> None:
         raise ValueError(
             f"The checkpoint {str(checkpoint)!r} is half-written: its {TRAINER_STATE_NAME} is missing or cut off. "
             "Pass `resume_from_checkpoint=True` for the last whole one."
+        )
+
+
+def require_optimizer(checkpoint: str | Path) -> None:
+    """Refuse to resume from a checkpoint that holds the model alone; `Trainer` would start a new optimiser unnoticed.
+
+    Raises:
+        ValueError: If the state of the optimiser, or that of its schedule, is missing.
+    """
+    folder = Path(checkpoint)
+    if (folder / _DEEPSPEED_MARK).is_file():
+        return
+    # FSDP keeps the optimiser in a folder, or a file of another ending.
+    kept = {OPTIMIZER_NAME: any(folder.glob(f"*{Path(OPTIMIZER_NAME).stem}*"))}
+    kept[SCHEDULER_NAME] = (folder / SCHEDULER_NAME).is_file()
+    missing = [name for name, is_there in kept.items() if not is_there]
+    if missing:
+        raise ValueError(
+            f"The checkpoint {str(checkpoint)!r} has no {' and no '.join(missing)} (`save_only_model` writes none): a "
+            "new optimiser would start in the middle of the run. Resume from a checkpoint that has them, or start a "
+            "new run from its weights with `from_pretrained`."
+        )
+    if not any(folder.glob("rng_state*.pth")):
+        logger.warning(
+            f"The checkpoint {str(checkpoint)!r} has no states of random generators: the resumed run will not be "
+            "exactly the one that was interrupted."
         )
 
 

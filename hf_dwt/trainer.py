@@ -331,7 +331,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
 
         Raises:
             FileNotFoundError: If the checkpoint to resume from does not exist.
-            ValueError: If it is half-written, or there is none.
+            ValueError: If it is half-written, holds the model alone, or there is none.
         """
         checkpoint = checkpoints.checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
         return super().train(checkpoint, *args, **kwargs)

@@ -1,5 +1,6 @@
 """Telling whole checkpoints from half-written ones, by themselves and while a trainer writes them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hf_dwt.checkpoints import (
     invalidate,
     is_whole,
     last_whole_checkpoint,
+    require_optimizer,
     require_whole,
 )
 
@@ -112,6 +114,52 @@ def test_a_half_written_checkpoint_is_refused_and_the_way_out_told(state: str | 
         require_whole(write_checkpoint(tmp_path, 2, state=state))
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["optimizer.pt", "scheduler.pt"],
+        ["optimizer.bin", "scheduler.pt"],
+        ["optimizer_0/__0_0.distcp", "scheduler.pt"],
+        ["rank0-of-2-optimizer.pt", "scheduler.pt"],
+        ["latest", "global_step2/mp_rank_00_model_states.pt"],
+    ],
+    ids=["plain", "fsdp", "fsdp in shards", "fsdp on tpu", "deepspeed"],
+)
+def test_a_checkpoint_with_an_optimizer_may_be_resumed_from(files: list[str], tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path, 2)
+    for name in files:
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        (checkpoint / name).touch()
+    require_optimizer(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [([], "optimizer.pt and no scheduler.pt"), (["optimizer.pt"], "scheduler.pt"), (["scheduler.pt"], "optimizer.pt")],
+)
+def test_a_checkpoint_of_the_model_alone_is_refused_with_what_is_missing(
+    files: list[str], missing: str, tmp_path: Path
+) -> None:
+    checkpoint = write_checkpoint(tmp_path, 2)
+    for name in files:
+        (checkpoint / name).touch()
+    with pytest.raises(
+        ValueError, match=rf"'.*checkpoint-2' has no {re.escape(missing)} \(`save_only_model` writes none"
+    ):
+        require_optimizer(checkpoint)
+
+
+def test_a_checkpoint_without_generators_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = write_checkpoint(tmp_path, 2)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state_1.pth"):
+        (checkpoint / name).touch()
+    require_optimizer(checkpoint)
+    assert not caplog.records
+    (checkpoint / "rng_state_1.pth").unlink()
+    require_optimizer(checkpoint)
+    assert "no states of random generators: the resumed run will not be exactly the" in caplog.text
+
+
 def test_an_invalidated_checkpoint_is_half_written_and_keeps_its_other_files(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path, 2)
     invalidate(checkpoint)
@@ -185,6 +233,15 @@ def test_a_save_of_the_model_alone_leaves_a_whole_checkpoint(tmp_path: Path) -> 
     trainer.train()
     assert trainer.seen == [False]
     assert is_whole(checkpoint_folder(tmp_path, 2))
+
+
+@pytest.mark.parametrize("by_path", [True, False], ids=["by path", "the last one"])
+def test_a_run_is_not_resumed_from_a_save_of_the_model_alone(by_path: bool, tmp_path: Path) -> None:
+    make_trainer(tmp_path, save_only_model=True).train()
+    again = make_trainer(tmp_path)
+    with pytest.raises(ValueError, match=r"has no optimizer\.pt and no scheduler\.pt"):
+        again.train(resume_from_checkpoint=str(checkpoint_folder(tmp_path, 2)) if by_path else True)
+    assert again.state.global_step == 0
 
 
 def test_resuming_a_run_without_a_whole_checkpoint_is_refused_before_training(tmp_path: Path) -> None:
