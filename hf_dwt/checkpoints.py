@@ -5,6 +5,7 @@ that it is removed before a checkpoint is written over, and that no other rank i
 """
 
 import json
+import shutil
 from pathlib import Path
 
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
@@ -105,6 +106,19 @@ def require_optimizer(checkpoint: str | Path) -> None:
 def invalidate(checkpoint: str | Path) -> None:
     """Mark a checkpoint as half-written before it is written over."""
     (Path(checkpoint) / TRAINER_STATE_NAME).unlink(missing_ok=True)
+
+
+def make_room(checkpoint: Path, save_total_limit: int | None) -> None:
+    """Prepare to write a checkpoint: until its end it counts as half-written; others that are so go, if few are kept.
+
+    `Trainer` keeps the latest `save_total_limit` by their times of change, or by their steps where the times are too
+    coarse to tell. Either way a half-written checkpoint can come out as the latest, and the whole ones be removed.
+    """
+    invalidate(checkpoint)
+    if save_total_limit:
+        for other in sort_checkpoints(str(checkpoint.parent)):
+            if Path(other) != checkpoint and not is_whole(other):
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def checkpoint_folder(run_dir: str | Path, step: int) -> Path:

@@ -340,7 +340,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         if self.kind is not None:
             self.refuse_broken_teacher()
         if self.args.should_save:
-            checkpoints.invalidate(checkpoints.checkpoint_folder(self._get_output_dir(trial), self.state.global_step))
+            folder = checkpoints.checkpoint_folder(self._get_output_dir(trial), self.state.global_step)
+            checkpoints.make_room(folder, self.args.save_total_limit)
         super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:

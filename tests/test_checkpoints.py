@@ -1,12 +1,14 @@
 """Telling whole checkpoints from half-written ones, by themselves and while a trainer writes them."""
 
+import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_runs import arguments, examples, make_student, make_teacher, tokenizer
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_dwt import DWTTrainer
@@ -16,6 +18,7 @@ from hf_dwt.checkpoints import (
     invalidate,
     is_whole,
     last_whole_checkpoint,
+    make_room,
     require_optimizer,
     require_whole,
 )
@@ -198,7 +201,7 @@ class Watched(DWTTrainer):
 
 
 class SavesAsStock(Watched):
-    """Writes over an earlier checkpoint as `Trainer` does."""
+    """Writes over an earlier checkpoint, and makes room for it, as `Trainer` does."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         Trainer._save_checkpoint(self, model, trial)
@@ -226,6 +229,46 @@ def test_a_checkpoint_that_is_written_over_is_half_written_until_the_end_unlike_
     again.train()
     assert again.seen == [trainer_class is SavesAsStock] * 3
     assert is_whole(checkpoint_folder(tmp_path, 2))
+
+
+class SetsClock(TrainerCallback):
+    """Gives a folder a time of change just before each save."""
+
+    def __init__(self, folder: Path, seconds_ahead: float) -> None:
+        self.folder, self.seconds_ahead = folder, seconds_ahead
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        if self.folder.exists():
+            os.utime(self.folder, (time.time() + self.seconds_ahead,) * 2)
+
+
+@pytest.mark.parametrize("seconds_ahead", [0, 3600], ids=["coarse times", "a clock that went ahead"])
+@pytest.mark.parametrize("trainer_class", [Watched, SavesAsStock], ids=["ours", "stock"])
+def test_a_half_written_checkpoint_never_outlives_a_whole_one_unlike_with_the_stock_trainer(
+    trainer_class: type[Watched], seconds_ahead: float, tmp_path: Path
+) -> None:
+    # A run died while it wrote step 6, and another one, from an earlier step, has come to step 2.
+    half_written = write_checkpoint(tmp_path, 6, state=None)
+    trainer = make_trainer(tmp_path, trainer_class, save_total_limit=1)
+    trainer.add_callback(SetsClock(half_written, seconds_ahead))
+    trainer.train()
+    left = [path.name for path in tmp_path.glob("checkpoint-*")]
+    assert left == (["checkpoint-2"] if trainer_class is Watched else ["checkpoint-6"])
+
+
+def test_without_a_limit_half_written_checkpoints_stay(tmp_path: Path) -> None:
+    half_written = write_checkpoint(tmp_path, 6, state=None)
+    make_trainer(tmp_path).train()
+    assert half_written.exists()
+
+
+def test_room_is_made_by_half_written_checkpoints_alone(tmp_path: Path) -> None:
+    for step, state in {2: STATE, 4: STATE, 6: None, 8: STATE[:5]}.items():
+        write_checkpoint(tmp_path, step, state)
+    make_room(tmp_path / "checkpoint-4", save_total_limit=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-4"}
+    assert not is_whole(tmp_path / "checkpoint-4")
+    make_room(tmp_path / "nowhere" / "checkpoint-2", save_total_limit=1)
 
 
 def test_a_save_of_the_model_alone_leaves_a_whole_checkpoint(tmp_path: Path) -> None:

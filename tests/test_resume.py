@@ -23,7 +23,6 @@ from tiny_runs import (
 )
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_dwt import DWTTrainer
 from hf_dwt.checkpoints import is_whole, last_whole_checkpoint
@@ -99,33 +98,41 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dic
 # Killed
 
 
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    trainer = killed_run.make_trainer(tmp_path_factory.mktemp("never_killed"))
+    trainer.train()
+    return weights_of(trainer.model)
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_in_the_middle_of_a_save_resumes_to_the_very_weights_of_one_that_was_not(
-    tmp_path: Path,
+@pytest.mark.parametrize("moment", killed_run.LEFT)
+def test_a_run_that_is_killed_at_any_moment_resumes_to_the_very_weights_of_one_that_was_not(
+    moment: str, never_killed: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
     killed = subprocess.run(
-        [sys.executable, killed_run.__file__, str(run)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, killed_run.__file__, str(tmp_path), moment],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    half_written = run / killed_run.HALF_WRITTEN
-    assert (half_written / "model.safetensors").exists()
-    assert not is_whole(half_written)
-    assert get_last_checkpoint(str(run)) == str(half_written)
-    assert last_whole_checkpoint(run) == str(run / killed_run.LAST_WHOLE)
+    last_whole, broken = killed_run.LEFT[moment]
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / last_whole)
+    if broken is not None:
+        told = r"is half-written: .* is missing or cut off|has no optimizer\.pt"
+        with pytest.raises(ValueError, match=rf"'.*{broken}' ({told})"):
+            killed_run.make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / broken))
 
-    with pytest.raises(ValueError, match=rf"'.*{half_written.name}' is half-written: .* is missing or cut off"):
-        killed_run.make_trainer(run).train(resume_from_checkpoint=str(half_written))
-
-    resumed = killed_run.make_trainer(run)
+    resumed = killed_run.make_trainer(tmp_path)
     resumed.train(resume_from_checkpoint=True)
-    # Dropout draws from the global generator, which each constructor seeds.
-    whole = killed_run.make_trainer(tmp_path / "whole")
-    whole.train()
-    assert resumed.state.global_step == whole.state.global_step == killed_run.NUM_STEPS
-    assert largest_difference(weights_of(resumed.model), weights_of(whole.model)) == 0
+    assert resumed.state.global_step == killed_run.NUM_STEPS
+    assert largest_difference(weights_of(resumed.model), never_killed) == 0
     assert largest_difference(weights_of(resumed.model), weights_of(build("masked"))) > 0.01
-    assert is_whole(half_written)
+    left = sorted(tmp_path.glob("checkpoint-*"))
+    assert [checkpoint.name for checkpoint in left] == ["checkpoint-8", "checkpoint-9"]
+    assert all(map(is_whole, left))
 
 
 # Interrupted
