@@ -6,7 +6,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 NUM_RANKS = 2
 
@@ -57,7 +60,16 @@ def _free_port() -> int:
     return port
 
 
-def _end(launched: subprocess.Popen[bytes]) -> None:
-    """End torchrun, which ends its ranks first: they are in sessions of their own."""
+def _end(launched: subprocess.Popen[str], patience: float = 60.0) -> None:
+    """End torchrun, which ends its ranks first, as they are in sessions of their own; kill them all if it does not."""
     launched.terminate()
-    launched.wait(60)
+    try:
+        launched.wait(patience)
+    except subprocess.TimeoutExpired:
+        ranks = psutil.Process(launched.pid).children(recursive=True)
+        launched.kill()
+        for rank in ranks:
+            with suppress(psutil.NoSuchProcess):
+                rank.kill()
+        launched.wait()
+        psutil.wait_procs(ranks)

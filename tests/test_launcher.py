@@ -1,0 +1,45 @@
+"""Nothing that the launcher starts outlives it."""
+
+import subprocess
+import sys
+
+import launcher
+import psutil
+import pytest
+
+# Stands for a torchrun that hangs: it does not listen, and its rank is in a session of its own.
+DEAF = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+print(rank.pid, flush=True)
+time.sleep(300)
+"""
+
+
+def start(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+
+
+def test_what_does_not_end_when_it_is_told_is_killed_with_its_ranks() -> None:
+    with start(DEAF) as deaf:
+        assert deaf.stdout is not None
+        rank = psutil.Process(int(deaf.stdout.readline()))
+        try:
+            launcher._end(deaf, patience=0.2)
+            assert deaf.poll() is not None
+            assert not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE
+        finally:
+            deaf.kill()
+            if rank.is_running():
+                rank.kill()
+
+
+@pytest.mark.parametrize("program", ["pass", "import time; time.sleep(300)"], ids=["over", "running"])
+def test_what_listens_is_ended_without_being_killed(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with start(program) as launched:
+        if program == "pass":
+            launched.wait(30)
+        monkeypatch.setattr(launched, "kill", None)
+        launcher._end(launched, patience=30)
+        assert launched.poll() is not None
