@@ -27,6 +27,7 @@ from hf_dwt.teacher import Teacher
 from hf_dwt.teaching import Teaching
 from hf_dwt.training_log import TrainingLog
 from hf_dwt.weighting import Signals, Weights, progress_at
+from hf_dwt.workers import with_own_seed
 
 logger = logging.get_logger(__name__)
 
@@ -253,7 +254,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         if not kwargs.get("is_training"):
             self.data_collator = evaluation_collator(collator, self.args.seed)
         try:
-            return super()._get_dataloader(dataset, *args, sampler_fn=sampler, **kwargs)
+            return with_own_seed(super()._get_dataloader(dataset, *args, sampler_fn=sampler, **kwargs), self._data_seed)
         finally:
             self.data_collator = collator
 
@@ -289,18 +290,17 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """Add the figures of the held-out set; what a user's `compute_metrics` returns wins."""
         self._held_out_sums = []
-        users = self.compute_metrics
-        self.compute_metrics = recorded = None if users is None else Recorded(users)
+        users, recorded = self.compute_metrics, Recorded(self.compute_metrics)
+        self.compute_metrics = users and recorded
         try:
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         finally:
             self.compute_metrics = users
         if self._held_out_sums:
             ours = held_out_metrics(self._held_out_sums, self.args.logging_nan_inf_filter)
-            own = None if recorded is None else recorded.result
             # The loss that `Trainer` puts there is a mean of batch means.
             output.metrics.pop(f"{metric_key_prefix}_loss", None)
-            output.metrics.update(named_metrics(ours, own, metric_key_prefix))
+            output.metrics.update(named_metrics(ours, recorded.result, metric_key_prefix))
         return output
 
     def prediction_step(

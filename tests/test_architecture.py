@@ -23,7 +23,7 @@ FLOORS = [
     {"_version", "losses", "language_models", "weighting", "vocabulary"},
     {"positions"},
     {"arguments", "teacher", "data", "evaluation", "costs"},
-    {"preflight", "training_log", "events", "checkpoints"},
+    {"preflight", "training_log", "events", "checkpoints", "workers"},
     {"collators"},
     {"compatibility"},
     {"teaching"},

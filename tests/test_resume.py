@@ -56,8 +56,8 @@ class Interrupts(TrainerCallback):
 
 
 def make_trainer(folder: Path, architecture: str = "masked", dropout: bool = True, **settings: Any) -> DWTTrainer:
-    """A trainer of three epochs with AdamW, a schedule and clipping; `teacher` and `callbacks` go to it."""
-    ours = {name: settings.pop(name) for name in {"teacher", "callbacks"} & settings.keys()}
+    """A trainer of three epochs with AdamW, a schedule and clipping; what is no argument goes to it."""
+    ours = {name: settings.pop(name) for name in {"teacher", "callbacks", "eval_dataset"} & settings.keys()}
     if "teacher" not in ours:
         ours["teacher"] = make_teacher(architecture)
     plain = {"optim": "adamw_torch", "learning_rate": 1e-2, "lr_scheduler_type": "linear", "max_grad_norm": 1.0}
@@ -301,10 +301,11 @@ def test_a_checkpoint_of_the_stock_trainer_can_be_resumed_from(teacher: str | No
 
 
 @pytest.mark.slow
-def test_persistent_workers_resume_with_the_masks_of_the_epoch(tmp_path: Path) -> None:
-    # Without dropout, since persistent workers draw from the global generator in the first epoch of a run alone.
-    settings = {"dropout": False, "dataloader_num_workers": 1, "dataloader_persistent_workers": True}
-    whole = make_trainer(tmp_path / "whole", dropout=False)
+@pytest.mark.parametrize("after", [2, 3], ids=["in the first epoch", "at its end"])
+def test_persistent_workers_resume_also_with_dropout_and_evaluations(after: int, tmp_path: Path) -> None:
+    settings = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    settings |= {"eval_strategy": "steps", "eval_steps": 2, "eval_dataset": examples(4)}
+    whole = make_trainer(tmp_path / "whole", **settings)
     whole.train()
-    interrupt(tmp_path, 5, **settings)
+    interrupt(tmp_path, after, **settings)
     assert largest_difference(resumed_weights(tmp_path, **settings), weights_of(whole.model)) == 0
