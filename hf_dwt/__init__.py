@@ -11,7 +11,12 @@ from hf_dwt._version import __version__
 
 if TYPE_CHECKING:
     from hf_dwt.arguments import DWTTrainingArguments
+    from hf_dwt.factory import from_weak_teacher, plan_growth
     from hf_dwt.losses import hard_loss, soft_loss
+    from hf_dwt.remapping.depth import register_depth_method
+    from hf_dwt.remapping.plan import GrowthPlan
+    from hf_dwt.remapping.report import RemappingReport
+    from hf_dwt.remapping.width import register_width_method
     from hf_dwt.teacher import Teacher, load_teacher
     from hf_dwt.trainer import DWTTrainer
     from hf_dwt.weighting import Signals, Weights, register_policy
@@ -19,25 +24,37 @@ if TYPE_CHECKING:
 __all__ = [
     "DWTTrainer",
     "DWTTrainingArguments",
+    "GrowthPlan",
+    "RemappingReport",
     "Signals",
     "Teacher",
     "Weights",
     "__version__",
+    "from_weak_teacher",
     "hard_loss",
     "load_teacher",
+    "plan_growth",
+    "register_depth_method",
     "register_policy",
+    "register_width_method",
     "soft_loss",
 ]
 
 _MODULES = {
     "DWTTrainer": "trainer",
     "DWTTrainingArguments": "arguments",
+    "GrowthPlan": "remapping.plan",
+    "RemappingReport": "remapping.report",
     "Signals": "weighting",
     "Teacher": "teacher",
     "Weights": "weighting",
+    "from_weak_teacher": "factory",
     "hard_loss": "losses",
     "load_teacher": "teacher",
+    "plan_growth": "factory",
+    "register_depth_method": "remapping.depth",
     "register_policy": "weighting",
+    "register_width_method": "remapping.width",
     "soft_loss": "losses",
 }
 

@@ -1,0 +1,305 @@
+"""`from_weak_teacher`: the larger student made out of the smaller teacher."""
+
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+from transformers.utils import is_peft_available, logging
+
+from hf_dwt.remapping.anatomy import find_anatomy
+from hf_dwt.remapping.depth import Layer, layer_map
+from hf_dwt.remapping.growth import Growth, fill
+from hf_dwt.remapping.methods import RANDOM, width_and_depth
+from hf_dwt.remapping.plan import GrowthPlan, remember_plan
+from hf_dwt.remapping.rehearsal import settle
+from hf_dwt.remapping.report import RemappingReport, report_on
+from hf_dwt.remapping.sizes import field_of, follow_layers, grown_config, keep_norms, read_sizes
+from hf_dwt.remapping.tiny import build_on_meta
+from hf_dwt.remapping.width import hidden_share
+from hf_dwt.teacher import Origin, Teacher
+from hf_dwt.weights import open_safetensors
+
+logger = logging.get_logger(__name__)
+
+Verify: TypeAlias = bool | Literal["full"]
+TeacherLike: TypeAlias = Teacher | PreTrainedModel | str | os.PathLike[str]
+
+
+def from_weak_teacher(
+    teacher: TeacherLike,
+    config: PretrainedConfig | GrowthPlan | None = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    method: str = "exact",
+    depth_method: str | None = None,
+    width_method: str | None = None,
+    noise: float = 0.1,
+    seed: int = 0,
+    dtype: str | torch.dtype | None = None,
+    verify: Verify = True,
+    output_report: bool = False,
+    **overrides: Any,
+) -> Any:
+    """Make a larger student out of a smaller model of the same class.
+
+    Args:
+        teacher: A `Teacher`, a model (a bare encoder too), a folder or a Hub id.
+        config: The student's configuration; or a plan of an earlier growth, which is then replayed bit for bit.
+        revision: Branch, tag or commit of a Hub id.
+        token: Hub token.
+        method: "exact" makes a student that predicts what its teacher predicts, and proves it. "random" takes the
+            configuration only. "repeat_last", "stack", "interleave", "spread" name a way to deepen, "near", "fpi" and
+            "aki" a way to widen. See `remapping.methods.METHODS`.
+        depth_method: Instead of the method's own way to deepen.
+        width_method: Instead of the method's own way to widen.
+        noise: What sets the copies of a unit apart, in standard deviations of each weight. It changes no output. At 0,
+            copies stay alike for ever where there is no dropout.
+        seed: Of everything random.
+        dtype: Precision of the student. Default: the teacher's. Weights are grown in float32 and cast last.
+        verify: Compare student and teacher on random tokens; "full" also in training mode and in bfloat16.
+        output_report: Also return a `RemappingReport`.
+        **overrides: Fields of the configuration, as `num_hidden_layers=12`. Sizes left out follow from those given.
+
+    Returns:
+        The student, in evaluation mode as `from_pretrained` returns it; with `output_report`, also the report.
+
+    Raises:
+        ValueError: If something would be smaller than in the teacher, a name is unknown, the class cannot be grown, or
+            `method="exact"` and the student is not equal to its teacher.
+        TypeError: If `teacher` is nothing that can be grown.
+
+    Reference:
+        Lee et al., 2023, section 3.3, for `repeat_last`; docs of `remapping` for the others.
+
+    Example:
+        >>> from transformers import BertConfig, BertForMaskedLM
+        >>> small = BertForMaskedLM(BertConfig(vocab_size=99, hidden_size=24, num_hidden_layers=2))
+        >>> student, report = from_weak_teacher(small, hidden_size=48, num_hidden_layers=3, output_report=True)
+        >>> student.config.num_attention_heads, report.exact
+        (24, True)
+    """
+    source = _open(teacher, revision, token)
+    if isinstance(config, GrowthPlan):
+        plan = _replayed(config, source, overrides)
+    else:
+        plan = _planned(source, config, overrides, method, width_method, depth_method, noise, seed)
+    student, report = _carried_out(plan, source, _as_dtype(dtype) or source.dtype, verify)
+    _say(report)
+    return (student, report) if output_report else student
+
+
+def plan_growth(
+    teacher: TeacherLike,
+    config: PretrainedConfig | None = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    method: str = "exact",
+    depth_method: str | None = None,
+    width_method: str | None = None,
+    noise: float = 0.1,
+    seed: int = 0,
+    **overrides: Any,
+) -> GrowthPlan:
+    """Plan what `from_weak_teacher` would do, from the configuration alone: no weights are read.
+
+    Raises:
+        ValueError: As `from_weak_teacher` does, but for the proof on the weights themselves.
+
+    Example:
+        >>> from transformers import BertConfig, BertForMaskedLM
+        >>> small = BertForMaskedLM(BertConfig(vocab_size=99, hidden_size=24, num_hidden_layers=2))
+        >>> [layer.source for layer in plan_growth(small, num_hidden_layers=4).layers]
+        [0, 0, 1, 1]
+    """
+    source = _open(teacher, revision, token)
+    return _planned(source, config, overrides, method, width_method, depth_method, noise, seed)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A teacher that may still be unread.
+
+    Attributes:
+        config: Its configuration.
+        model_class: Its class.
+        origin: Where it came from.
+        dtype: Of its weights.
+        load: Its model in memory, in float32 where `as_saved` is False.
+        read: Opens its weights; None if the whole model has to be loaded for that.
+    """
+
+    config: PretrainedConfig
+    model_class: type[PreTrainedModel]
+    origin: Origin
+    dtype: torch.dtype
+    load: Callable[[], PreTrainedModel]
+    read: Callable[[], Callable[[str], Tensor] | None]
+
+
+def _open(teacher: TeacherLike, revision: str | None, token: str | bool | None) -> _Source:
+    origin = Origin()
+    if isinstance(teacher, Teacher):
+        teacher, origin = teacher.model, teacher.origin
+    if isinstance(teacher, str | os.PathLike):
+        return _open_checkpoint(os.fspath(teacher), revision, token)
+    model = _without_adapters(teacher)
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            f"`teacher` must be a `Teacher`, a transformers model, a folder or a Hub id, got {type(teacher).__name__}."
+        )
+    if "quantization_config" in model.config.to_dict():
+        raise ValueError("The teacher is quantised: its weights cannot be grown. Load it unquantised.")
+    return _Source(model.config, type(model), origin, model.dtype, lambda: model, lambda: None)
+
+
+def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) -> _Source:
+    found: dict[str, Any] = {"revision": revision or "main", "token": token}
+    config = AutoConfig.from_pretrained(name, **found)
+    origin = Origin(name, revision, vars(config).get("_commit_hash"))
+    found["revision"] = origin.commit or found["revision"]
+    architecture = next(iter(config.architectures or []), None)
+    if architecture is None or architecture not in dir(transformers):
+        raise ValueError(f"{origin} names no class of transformers as its architecture, but {architecture!r}.")
+    model_class: type[PreTrainedModel] = getattr(transformers, architecture)
+
+    def load() -> PreTrainedModel:
+        model, loading = model_class.from_pretrained(name, output_loading_info=True, dtype="auto", **found)
+        if missing := sorted(loading["missing_keys"]):
+            raise ValueError(f"{origin} was saved without {', '.join(missing[:3])}: there is nothing to grow from.")
+        return model
+
+    def read() -> Callable[[str], Tensor] | None:
+        model = build_on_meta(model_class, config)
+        model.tie_weights()
+        names = [each for each, _ in model.named_parameters()]
+        return open_safetensors(name, names, model.base_model_prefix, **found)
+
+    dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    return _Source(config, model_class, origin, dtype, load, read)
+
+
+def _without_adapters(model: Any) -> Any:
+    """The model that an adapter's wrapper stands for, its adapters merged into a copy."""
+    if is_peft_available():
+        from peft import PeftModel
+
+        if isinstance(model, PeftModel):
+            return deepcopy(model).merge_and_unload()
+    return model
+
+
+def _planned(
+    source: _Source,
+    config: PretrainedConfig | None,
+    overrides: dict[str, Any],
+    method: str,
+    width_method: str | None,
+    depth_method: str | None,
+    noise: float,
+    seed: int,
+) -> GrowthPlan:
+    if noise < 0:
+        raise ValueError(f"`noise` must be at least 0, got {noise}.")
+    student, inferred = grown_config(source.config, config, overrides)
+    student.dtype = source.config.dtype
+    old, new = read_sizes(source.config), read_sizes(student)
+    if method == RANDOM:
+        if width_method or depth_method:
+            raise ValueError('`method="random"` copies nothing: it goes with no `width_method` or `depth_method`.')
+        width, depth = RANDOM, RANDOM
+        layers: tuple[Layer, ...] = ()
+    else:
+        width, depth = width_and_depth(method, width_method, depth_method)
+        layers = layer_map(depth, old["layers"], new["layers"])
+        follow_layers(source.config, student, [layer.source for layer in layers])
+        keep_norms(source.config, student, hidden_share(width, old["hidden"], new["hidden"]))
+    plan = GrowthPlan(
+        architecture=source.model_class.__name__,
+        teacher=str(source.origin),
+        teacher_config=source.config.to_dict(),
+        student_config=student.to_dict(),
+        width_method=width,
+        depth_method=depth,
+        layers=layers,
+        choices={},
+        noise=noise,
+        seed=seed,
+        inferred=inferred,
+    )
+    return plan if method == RANDOM else settle(source.model_class, plan)
+
+
+def _replayed(plan: GrowthPlan, source: _Source, overrides: dict[str, Any]) -> GrowthPlan:
+    if overrides:
+        raise ValueError(f"A plan is replayed as it is: leave out {', '.join(sorted(overrides))}.")
+    if plan.architecture != source.model_class.__name__:
+        raise ValueError(f"The plan grows a {plan.architecture}, the teacher is a {source.model_class.__name__}.")
+    old, given = read_sizes(plan.configs()[0]), read_sizes(source.config)
+    for axis, size in old.values.items():
+        if given.get(axis) != size:
+            raise ValueError(
+                f"The plan grows a teacher whose `{field_of(source.config, axis)}` is {size}; this one has "
+                f"{given.get(axis)}."
+            )
+    return plan
+
+
+def _carried_out(
+    plan: GrowthPlan, source: _Source, dtype: torch.dtype, verify: Verify
+) -> tuple[PreTrainedModel, RemappingReport]:
+    _, config = plan.configs()
+    if plan.width_method == RANDOM:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.seed)
+            student = source.model_class._from_config(config, dtype=dtype)
+        remember_plan(student, plan)
+        return student.eval(), report_on(plan, student)
+    anatomy = find_anatomy(source.model_class, source.config)
+    teacher = source.load() if verify else None
+    read = source.read() if teacher is None else None
+    if read is None:
+        teacher = teacher or source.load()
+        read = teacher.state_dict().__getitem__
+    growth = Growth(plan, anatomy, read)
+    with no_init_weights():
+        student = source.model_class._from_config(config, dtype=torch.float32 if verify else dtype)
+    student.tie_weights()
+    fill(student, growth)
+    student.eval()
+    if student.can_generate() and teacher is not None:
+        student.generation_config = deepcopy(teacher.generation_config)
+    report = report_on(plan, student, growth, teacher if verify else None, full=verify == "full")
+    if report.exact is False and (plan.width_method, plan.depth_method) == ("exact", "identity"):
+        raise ValueError(
+            f"The student does not predict what its teacher ({plan.teacher}) predicts: {report.difference}. "
+            '`method="near"` and the other methods do not ask for it.'
+        )
+    remember_plan(student, plan)
+    return student.to(dtype), report
+
+
+def _say(report: RemappingReport) -> None:
+    inferred = report.plan.inferred
+    if inferred:
+        sizes = ", ".join(f"{name}={size}" for name, size in inferred.items())
+        logger.warning(f"Sizes of the student that were not given: {sizes}.")
+    for warning in report.warnings:
+        logger.warning(warning)
+
+
+def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    found = vars(torch).get(dtype)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"`dtype` is {dtype!r}, which is no floating-point type of torch.")
+    return found

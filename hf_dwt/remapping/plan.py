@@ -1,0 +1,114 @@
+"""A plan of growth: all that is needed to grow the same student from the same teacher again, bit for bit."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
+
+from hf_dwt._version import __version__
+from hf_dwt.remapping.depth import Layer
+from hf_dwt.remapping.sizes import FIELDS, field_of, fields_of, read_sizes
+
+FILE_NAME = "growth_plan.json"
+
+
+@dataclass(frozen=True)
+class GrowthPlan:
+    """How a student is grown from its teacher.
+
+    Attributes:
+        architecture: Class of both models.
+        teacher: Where the teacher came from.
+        teacher_config: Its configuration, as a dictionary.
+        student_config: The student's.
+        width_method: How axes grow, see `width.WIDTH_METHODS`.
+        depth_method: How the stack of layers grows, see `depth.DEPTH_METHODS`.
+        layers: Where each layer of the student comes from.
+        choices: Answers to what shapes leave open, found on a tiny model of the class.
+        noise: Standard deviation of the noise that sets copies apart, relative to the weight's own.
+        seed: Of everything random.
+        inferred: Sizes that were not given, by field.
+        version: Of hf_dwt.
+    """
+
+    architecture: str
+    teacher: str
+    teacher_config: Mapping[str, Any]
+    student_config: Mapping[str, Any]
+    width_method: str
+    depth_method: str
+    layers: tuple[Layer, ...]
+    choices: Mapping[str, str]
+    noise: float
+    seed: int
+    inferred: Mapping[str, int] = field(default_factory=dict)
+    version: str = __version__
+
+    def configs(self) -> tuple[PretrainedConfig, PretrainedConfig]:
+        """The configurations of teacher and student."""
+        teacher, student = self.teacher_config, self.student_config
+        config_class = CONFIG_MAPPING[teacher["model_type"]]
+        return config_class.from_dict(dict(teacher)), config_class.from_dict(dict(student))
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.architecture}, grown from {self.teacher}", *self._size_rows(), *self._method_rows()])
+
+    def _size_rows(self) -> list[str]:
+        old_config, new_config = self.configs()
+        old, new = read_sizes(old_config), read_sizes(new_config)
+        rows = [("size", "teacher", "student", "")]
+        for axis in FIELDS:
+            if fields_of(old_config, axis) and axis in old:
+                name = field_of(old_config, axis)
+                origin = "inferred" if name in self.inferred else ""
+                rows.append((name, f"{old[axis]:,}", f"{new[axis]:,}", origin if old[axis] != new[axis] else "kept"))
+        widest = max(len(row[0]) for row in rows)
+        return [f"  {name:<{widest}} {before:>9} {after:>9}  {note}".rstrip() for name, before, after, note in rows]
+
+    def _method_rows(self) -> list[str]:
+        layers = " ".join(f"{each.source}{'=' if each.identity else ''}" for each in self.layers)
+        rows = [f"  width: {self.width_method}; depth: {self.depth_method}; noise {self.noise:g}; seed {self.seed}"]
+        rows.append(f"  layers come from: {layers}" + (" (= passes on what it is given)" if "=" in layers else ""))
+        rows.extend(f"  {kind}: {answer}" for kind, answer in self.choices.items())
+        return rows
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `growth_plan.json` into a folder and return its path."""
+        path = Path(folder) / FILE_NAME
+        path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "GrowthPlan":
+        """Read the plan in a student's folder.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is no plan of growth.
+        """
+        path = Path(folder) / FILE_NAME if Path(folder).is_dir() else Path(folder)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no plan of growth at {path}.")
+        try:
+            values = json.loads(path.read_text())
+            layers = tuple(Layer(**each) for each in values.pop("layers"))
+            return cls(layers=layers, **values)
+        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is no plan of growth: {error}") from error
+
+
+_PLANS: "WeakKeyDictionary[PreTrainedModel, GrowthPlan]" = WeakKeyDictionary()
+
+
+def remember_plan(student: PreTrainedModel, plan: GrowthPlan) -> None:
+    """Note how a student was grown, for as long as it lives."""
+    _PLANS[student] = plan
+
+
+def plan_of(model: Any) -> GrowthPlan | None:
+    """The plan by which a model was grown in this process, None if it was not."""
+    return _PLANS.get(model) if isinstance(model, PreTrainedModel) else None

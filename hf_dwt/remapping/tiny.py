@@ -1,0 +1,105 @@
+"""Tiny models of any class: same structure as the real one, small enough to be built and run in milliseconds."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from hf_dwt.remapping.sizes import per_layer, read_sizes, write_sizes
+
+NUM_TOKENS = 61
+# Fields that decide how many experts are built: a hundred show nothing that a few do not.
+_EXPERTS = {"num_experts": 16, "num_local_experts": 16, "n_routed_experts": 16, "num_experts_per_tok": 4}
+
+
+def tiny_config(config: PretrainedConfig, values: Mapping[str, int], layers: Sequence[int]) -> PretrainedConfig:
+    """Copy a configuration with other sizes and some of its layers.
+
+    Args:
+        config: The real configuration.
+        values: Sizes by axis, see `sizes.FIELDS`.
+        layers: Which of the real layers are kept, in order: their entries in lists with one entry per layer follow.
+    """
+    tiny = deepcopy(config)
+    for name in config.to_dict():
+        if per_layer(config, name):
+            setattr(tiny, name, [getattr(config, name)[layer] for layer in layers])
+    write_sizes(tiny, {**values, "layers": len(layers)})
+    for name, value in tiny.to_dict().items():
+        if name in _EXPERTS and isinstance(value, int):
+            setattr(tiny, name, min(value, _EXPERTS[name]))
+        if name.endswith(("token_id", "_index")) and isinstance(value, int) and value >= values["vocabulary"]:
+            setattr(tiny, name, 1)
+    return tiny
+
+
+def representative_layers(model_class: type[PreTrainedModel], config: PretrainedConfig, least: int = 2) -> list[int]:
+    """The first layers, as many as it takes to see one of every sort, and `least` of them at least.
+
+    Layers are of one sort if their parameters have the same names and the configuration lists the same for them.
+    """
+    num_layers = read_sizes(config)["layers"]
+    sorts: dict[int, set[str]] = {layer: set() for layer in range(num_layers)}
+    for name in build_on_meta(model_class, config).state_dict():
+        for match in re.finditer(r"\.(\d+)\.", name):
+            if (layer := int(match.group(1))) < num_layers:
+                sorts[layer].add(name.replace(match.group(), ".*.", 1))
+    for name in config.to_dict():
+        if per_layer(config, name):
+            for layer, value in enumerate(getattr(config, name)):
+                sorts[layer].add(f"{name}={value}")
+    seen: list[set[str]] = []
+    for layer in range(num_layers):
+        if sorts[layer] not in seen:
+            seen.append(sorts[layer])
+            last = layer
+    return list(range(min(num_layers, max(last + 1, least)))) if num_layers > 1 else [0] * least
+
+
+def build_on_meta(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
+    """Build a model without weights."""
+    with torch.device("meta"), _fixed_generator():
+        return model_class(deepcopy(config))
+
+
+def build_random(model_class: type[PreTrainedModel], config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
+    """Build a tiny model, in evaluation mode, whose weights are all so random that nothing hides.
+
+    Fresh weights would: biases of 0, norms of 1 and products near 0 make wrong growths look right.
+    """
+    config = deepcopy(config)
+    with _fixed_generator(seed):
+        model = model_class(config).float().eval()
+        model.requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape)
+            if parameter.dim() < 2:
+                parameter.copy_(parameter + 0.3 * noise)
+            elif parameter.std() > 0 or parameter.dim() == 2:
+                fan = (
+                    1.0 if "embed" in name and parameter.shape[0] > parameter.shape[-1] else parameter.shape[-1] ** 0.5
+                )
+                parameter.copy_(noise / fan)
+    return model
+
+
+def random_inputs(
+    vocab_size: int, length: int = 12, batch_size: int = 3, padding: bool = True, seed: int = 1
+) -> dict[str, torch.Tensor]:
+    """Random token ids, shape (batch, length), the second example padded on its right."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, vocab_size, (batch_size, length), generator=generator)
+    mask = torch.ones_like(ids)
+    if padding:
+        mask[1, length - length // 3 :] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@contextmanager
+def _fixed_generator(seed: int = 0) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
