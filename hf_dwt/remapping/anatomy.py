@@ -90,7 +90,9 @@ def find_anatomy(model_class: type[PreTrainedModel], config: PretrainedConfig) -
     layers = _layer_lists(model_class, config)
     model = build_random(model_class, _probe(config, representative_layers(model_class, config)))
     modules = dict(model.named_modules())
-    names = [name for name in modules if name.rpartition(".")[0] in layers]
+    names = [
+        name for name, module in modules.items() if name.rpartition(".")[2].isdecimal() and list(module.children())
+    ]
     try:
         flow = watch(model, random_inputs(model.config.get_text_config().vocab_size), names)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, NotImplementedError) as error:

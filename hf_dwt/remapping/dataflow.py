@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
 from hf_dwt.remapping.axes import kind_of
@@ -30,6 +31,23 @@ class Norm:
     adds_one: bool
 
 
+@dataclass(frozen=True)
+class HeadTransform:
+    """A matrix, an activation and a norm that run after the last layer; modules by kind.
+
+    Attributes:
+        matrix: Writes what the activation takes.
+        activation: Its name in `transformers.activations.ACT2FN`.
+        norm: Takes what the activation returns.
+        norm_before: The norm that ran before the matrix.
+    """
+
+    matrix: str
+    activation: str
+    norm: str
+    norm_before: str
+
+
 @dataclass
 class Dataflow:
     """What was seen in one forward pass; modules by kind (see `axes.kind_of`).
@@ -37,6 +55,7 @@ class Dataflow:
     Attributes:
         norms: Normalisations with a weight.
         reads_residual: Linear modules whose input came straight from the residual stream or a norm of it.
+        head: What runs between the layers and the output embeddings, where it is a `HeadTransform`.
         before_head: The module with parameters that ran last before the output embeddings, by its full name.
         post_norm: Whether a layer ends with a normalisation, so that the residual stream is normalised itself.
         order: Full names of the modules with parameters, in the order in which they ran.
@@ -44,6 +63,7 @@ class Dataflow:
 
     norms: dict[str, Norm] = field(default_factory=dict)
     reads_residual: set[str] = field(default_factory=set)
+    head: HeadTransform | None = None
     before_head: str | None = None
     post_norm: bool = False
     order: list[str] = field(default_factory=list)
@@ -61,7 +81,7 @@ def watch(model: PreTrainedModel, inputs: dict[str, Tensor], layers: list[str]) 
     Args:
         model: In evaluation mode, with random weights.
         inputs: What it is called with.
-        layers: Full names of its layer modules.
+        layers: Full names of the modules that stand in numbered lists.
     """
     flow = Dataflow()
     # Tensors are kept, so that no two of them share an identity.
@@ -93,11 +113,33 @@ def watch(model: PreTrainedModel, inputs: dict[str, Tensor], layers: list[str]) 
     with _hooks(model, before, after):
         model(**inputs)
     flow.order = [name for name, *_ in calls]
+    flow.head = _head_transform(calls, flow.norms)
     for name, module, *_ in calls:
         if module is head:
             break
         flow.before_head = name
     return flow
+
+
+def _head_transform(calls: list[tuple[str, nn.Module, Tensor, Tensor]], norms: dict[str, Norm]) -> HeadTransform | None:
+    for index in range(1, len(calls) - 1):
+        (name, module, _, wrote), (norm, _, taken, _) = calls[index], calls[index + 1]
+        before = [kind_of(each) for each, *_ in calls[:index] if kind_of(each) in norms]
+        stands_alone = is_matrix(module) and "*" not in kind_of(name) and kind_of(norm) in norms
+        activation = _activation_between(wrote, taken) if stands_alone else None
+        if activation is not None and before:
+            return HeadTransform(kind_of(name), activation, kind_of(norm), before[-1])
+    return None
+
+
+def _activation_between(wrote: Tensor, taken: Tensor) -> str | None:
+    """Know an activation by what it made of a tensor."""
+    if wrote.shape != taken.shape:
+        return None
+    for name in ("gelu", "gelu_new", "relu", "silu", "quick_gelu", "tanh", "relu2", "linear"):
+        if torch.allclose(ACT2FN[name](wrote), taken, rtol=1e-5, atol=1e-6):
+            return name
+    return None
 
 
 def first_tensor(value: Any) -> Tensor | None:

@@ -11,13 +11,16 @@ from transformers import PreTrainedModel
 
 from hf_dwt.remapping.anatomy import BY_HEADS, Anatomy, Part
 from hf_dwt.remapping.axes import Dimension, axis_sizes, kind_of
-from hf_dwt.remapping.depth import Layer, PostNormBlock, post_norm_identity
+from hf_dwt.remapping.blocks import Blocks
+from hf_dwt.remapping.depth import Layer, post_norm_identity
+from hf_dwt.remapping.near import NearWidth
 from hf_dwt.remapping.plan import GrowthPlan
 from hf_dwt.remapping.shares import Shares
 from hf_dwt.remapping.sizes import read_sizes
 from hf_dwt.remapping.width import (
     WIDTH_METHODS,
     Expansion,
+    Fill,
     fused,
     generator_for,
     head_entries,
@@ -53,6 +56,20 @@ class Growth:
         self.old, self.new = read_sizes(old), read_sizes(new)
 
     @cached_property
+    def blocks(self) -> Blocks:
+        """What a layer is made of."""
+        return Blocks(self.anatomy, self.plan.choices)
+
+    @cached_property
+    def near(self) -> NearWidth | None:
+        """What makes up for units that a norm would mix with the old ones; None where none are new."""
+        hidden = self.expansions["hidden"]
+        if self.plan.width_method != "near" or not hidden.new.any():
+            return None
+        num_new, helpers = int(hidden.new.sum()), self.expansions.get("intermediate")
+        return NearWidth(self.blocks, self._in_full, num_new, self.old["layers"], helpers)
+
+    @cached_property
     def expansions(self) -> dict[str, Expansion]:
         """How each axis grows."""
         method = WIDTH_METHODS[self.plan.width_method]
@@ -73,7 +90,10 @@ class Growth:
         centres = any(norm.centres for norm in self.anatomy.flow.norms.values())
         for axis, size in old.items():
             if axis in ("hidden", "embedding"):
-                grown[axis] = units(method, axis, size, new[axis], "mean" if centres else "zero", "random")
+                # What a norm writes straight to the residual stream is not 0 at the new units.
+                full = self.anatomy.flow.post_norm or self.blocks.embedding_norm is not None
+                reads: Fill = "zero" if full and self.plan.width_method == "near" else "random"
+                grown[axis] = units(method, axis, size, new[axis], "mean" if centres else "zero", reads)
             elif axis in _TABLES:
                 rows = [index if index < size else -1 for index in range(new[axis])]
                 grown[axis] = Expansion(torch.tensor(rows), size, "mean", "zero")
@@ -108,10 +128,17 @@ class Growth:
         rest = name[len(prefix) + 1 :].partition(".")[2]
         return f"{prefix}.{layer}.{rest}"
 
+    def _in_full(self, name: str) -> Tensor:
+        tensor = self._teacher_tensor(name)
+        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
     def _grown(self, source: str, name: str) -> Tensor:
+        grown = self._expanded(source, name)
+        return grown if self.near is None else self.near.adjusted(grown, source)
+
+    def _expanded(self, source: str, name: str) -> Tensor:
         part = self.anatomy.part(kind_of(name), self.plan.choices)
-        tensor = self._teacher_tensor(source)
-        tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        tensor = self._in_full(source)
         generator = generator_for(self.plan.seed, name)
         is_table = kind_of(name) == self.anatomy.embeddings or (
             self.anatomy.tied and kind_of(name) == self.anatomy.head
@@ -199,54 +226,14 @@ class Growth:
         """Make a copied layer pass on what it is given."""
         module = kind_of(name.rpartition(".")[0])
         if self.anatomy.flow.post_norm:
-            block = self.post_norm_block
+            block = self.blocks.post_norm
             names = [self._named(f"{block.norm.replace('*', '0')}.{end}", source) for end in ("weight", "bias")]
             norm = [self._grown(each, each) for each in names]
             part = self.anatomy.part(kind_of(name), self.plan.choices)
             flipped = part.roles == ("read", "write")
             made = post_norm_identity(block, module, name.endswith(".bias"), grown.T if flipped else grown, *norm)
             return made.T if flipped else made
-        return torch.zeros_like(grown) if module in self._residual_writers else grown
-
-    @cached_property
-    def _residual_writers(self) -> list[str]:
-        """Kinds of modules in the layers that read something else, or nothing, and write to the residual stream."""
-        readers, writers = set(), []
-        for kind in self.anatomy.parts:
-            part = self.anatomy.part(kind, self.plan.choices)
-            sides = dict(zip(part.roles, part.dimensions, strict=True))
-            if "read" in sides and sides["read"].segments == ("hidden",):
-                readers.add(part.module)
-            if "*" in kind and part.norm is None and sides.get("write") == Dimension(("hidden",)):
-                writers.append(part.module)
-        return [module for module in dict.fromkeys(writers) if module not in readers]
-
-    @cached_property
-    def post_norm_block(self) -> PostNormBlock:
-        """The modules of a layer, by the order in which they ran.
-
-        Raises:
-            ValueError: If it is not attention and one feed-forward block of two matrices, each with a norm after it.
-        """
-        prefix = self.anatomy.layers[0]
-        order = [kind_of(each) for each in self.anatomy.flow.order if each.startswith(f"{prefix}.0.")]
-        norms = [each for each in order if each in self.anatomy.flow.norms]
-        writers = [each for each in order if each in self._residual_writers]
-        up = [
-            part.module
-            for kind in self.anatomy.parts
-            if (part := self.anatomy.part(kind, self.plan.choices)).module in order
-            and len(part.dimensions) == 2
-            and {each.segments for each in part.dimensions} == {("intermediate",), ("hidden",)}
-            and part.module not in writers
-        ]
-        if len(norms) != 2 or len(writers) != 2 or len(up) != 1:
-            raise ValueError(
-                "A layer that normalises after its residual sums can be made to pass on what it is given only if it is "
-                f"attention and one feed-forward block; this one has {len(norms)} norms, {len(writers)} matrices that "
-                f"write and {len(up)} that read for the feed-forward units."
-            )
-        return PostNormBlock(writers[0], norms[0], up[0], writers[1], norms[1])
+        return torch.zeros_like(grown) if module in self.blocks.residual_writers else grown
 
     def shares(self, name: str) -> Shares:
         """Where the entries of a parameter come from."""
@@ -267,8 +254,8 @@ class Growth:
     def _remade(self) -> set[str]:
         """Kinds of modules whose weights a layer that changes nothing does not take from its source."""
         if not self.anatomy.flow.post_norm:
-            return set(self._residual_writers)
-        block = self.post_norm_block
+            return set(self.blocks.residual_writers)
+        block = self.blocks.post_norm
         return {block.attention_out, block.attention_norm, block.down}
 
 

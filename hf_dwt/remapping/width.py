@@ -262,10 +262,15 @@ def exact(axis: str, num_old: int, num_new: int) -> list[int]:
     return copied(axis, num_old, num_new) if num_new % num_old == 0 else extended(axis, num_old, num_new)
 
 
+def near(axis: str, num_old: int, num_new: int) -> list[int]:
+    """As `exact` for the hidden units; new feed-forward units, which help the norms, see `near`."""
+    return exact(axis, num_old, num_new) if axis == "hidden" else extended(axis, num_old, num_new)
+
+
 # `aki` also copies: what sets it apart is which layer the copies are taken from, see `growth`.
 WIDTH_METHODS: dict[str, UnitSources] = {
     "exact": exact,
-    "near": exact,
+    "near": near,
     "fpi": copied,
     "aki": copied,
     "pad": extended,
