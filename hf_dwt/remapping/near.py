@@ -15,6 +15,8 @@ Legend: D old hidden units, P new ones. g, b weight and bias of a norm, n = (x -
   linear, and two feed-forward units pass on a linear value, since act(u) - act(-u) = u: four helpers in all.
 - Before the head, x comes out of an activation, and no linear map knows its mean: new units predict it as well as a
   linear map of their input can, inside the activation.
+
+Backbones come out equal to rounding; what stays is what the head's prediction leaves.
 """
 
 import re
@@ -180,7 +182,8 @@ class NearWidth:
             added = new_units(self._old(f"{norm}.weight"), grown[..., :size], self._num_new)
             return torch.cat([grown[..., :size], added], dim=-1)
         if head is not None and module == head.norm:
-            return torch.cat([grown[: -self._num_new], grown.new_zeros(self._num_new)])
+            kept = grown[: -self._num_new] if self._predicts(head) else self._old(source)
+            return torch.cat([kept, grown.new_zeros(self._num_new)])
         if head is not None and module == head.matrix:
             return self._predicting(grown, owner, end, head)
         if block is None or module not in (block.attention_out, block.up, block.down):
@@ -224,14 +227,20 @@ class NearWidth:
     def _predicting(self, grown: Tensor, owner: str, end: str, head: HeadTransform) -> Tensor:
         last = str(self._last_layer)
         norm_weight, norm_bias = self._norm(head.norm_before.replace("*", last))
+        size = len(grown) - self._num_new
+        if not self._predicts(head):
+            # A prediction needs a bias. Copies of old units have about the mean and the variance of all.
+            return torch.cat([grown[:size], grown[:size][: self._num_new]])
         row, bias = mean_predictor(
             self._old(f"{owner}.weight"), self._bias(owner), ACT2FN[head.activation], norm_weight, norm_bias
         )
-        size = len(grown) - self._num_new
         if end == "bias":
             return torch.cat([grown[:size], bias.to(grown.dtype).expand(self._num_new)])
         added = torch.cat([row, row.new_zeros(self._num_new)]).to(grown.dtype)
         return torch.cat([grown[:size], added.expand(self._num_new, -1)])
+
+    def _predicts(self, head: HeadTransform) -> bool:
+        return f"{head.matrix}.bias" in self._blocks.anatomy.parts
 
     def _norm(self, owner: str) -> tuple[Tensor, Tensor]:
         return self._old(f"{owner}.weight"), self._bias(owner)
