@@ -166,6 +166,13 @@ def summary(distilled: Run, equal_steps: Run, equal_cost: Run | None = None) -> 
     return lines
 
 
+def growth_summary(standalone: Run, grown: Run) -> str:
+    """Say in words what growing brought over a random start, both alone and at equal steps."""
+    gain, points = standalone.loss - grown.loss, 100 * (grown.accuracy - standalone.accuracy)
+    verdict = "helped" if gain > 0 else "did not help"
+    return f"Growing {verdict}, alone at equal steps: held-out loss {-gain:+.4f} nats, accuracy {points:+.2f} points."
+
+
 def _difference(distilled: Run, alone: Run) -> str:
     gain, points = alone.loss - distilled.loss, 100 * (distilled.accuracy - alone.accuracy)
     verdict = "helped" if gain > 0 else "did not help"

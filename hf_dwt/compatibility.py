@@ -1,18 +1,26 @@
 """What does not go together is refused here, before any work starts."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from os import PathLike
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 from transformers.utils import logging
 
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.language_models import language_model_kind
+from hf_dwt.positions import Positions, logits_at
 from hf_dwt.preflight import FirstImpression
+from hf_dwt.remapping.verify import difference_of, evaluating
 from hf_dwt.teacher import Teacher
 
 logger = logging.get_logger(__name__)
+
+# Standard deviations of the logits.
+_EQUAL_WITHIN = 0.05
 
 
 def refuse_teacher(model: nn.Module, teacher: Teacher | PreTrainedModel | str | PathLike[str] | None) -> None:
@@ -123,3 +131,27 @@ def warn_of_unused_choices(choices: DistillationArguments) -> None:
     unused = [name for name in names if getattr(choices, name) != getattr(defaults, name)]
     if unused:
         logger.warning(f"There is no `teacher`: {', '.join(unused)} have no effect, the hard loss has weight 1.")
+
+
+@torch.no_grad()
+def warn_of_equals(
+    student: PreTrainedModel, inputs: Mapping[str, Any], positions: Positions, teacher_logits: Tensor
+) -> None:
+    """Warn if the student says what its teacher says: the soft loss then only holds it there.
+
+    Args:
+        student: As training will start from it.
+        inputs: A batch without labels.
+        positions: Where to predict in it.
+        teacher_logits: Shape (positions, shared tokens).
+    """
+    with evaluating(student):
+        own = logits_at(student, inputs, positions)[:, : teacher_logits.shape[-1]]
+    difference = difference_of(teacher_logits, own)
+    # Half precision differs by rounding, a student of its own by several standard deviations.
+    if difference.relative < _EQUAL_WITHIN:
+        logger.warning(
+            "The student starts as its teacher's equal (grown exactly, or a copy): the soft loss can only hold it "
+            "there, and does so the longer it weighs. Train it alone, or let the teacher's weight end early: "
+            '`weighting="inheritance", weighting_kwargs={"end": 0.1}`.'
+        )

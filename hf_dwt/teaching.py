@@ -1,6 +1,6 @@
 """The teacher of a trainer: taken, asked about batches, and let go when the policy has no more use for it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_dwt.arguments import DistillationArguments
-from hf_dwt.compatibility import check_pair, require_unknown_token
+from hf_dwt.compatibility import check_pair, judge, require_unknown_token, warn_of_equals
 from hf_dwt.positions import Positions, without_labels
+from hf_dwt.preflight import first_impression
 from hf_dwt.teacher import Origin, Teacher, as_teacher
 from hf_dwt.vocabulary import num_shared_tokens
 
@@ -60,6 +61,37 @@ class Teaching:
             self.teacher = as_teacher(self._source, self._choices.teacher_dtype)
             self.teacher.model.to(self._device)
         return self.teacher
+
+    def introduce(
+        self,
+        batches: Sequence[Mapping[str, Any]],
+        positions_of: Callable[[Mapping[str, Any]], Positions],
+        logits_of: Callable[[Mapping[str, Any], Positions], Tensor],
+        student: PreTrainedModel | None,
+    ) -> None:
+        """Judge the teacher before it speaks, and see whether a student at its start has anything to learn from it.
+
+        Args:
+            batches: As `preflight.first_batches` returns them, on the teacher's device; none if the data cannot be
+                looked at without taking examples away.
+            positions_of: Finds the positions of a batch.
+            logits_of: Asks the teacher.
+            student: None if it has been trained already.
+
+        Raises:
+            ValueError: If the teacher is no better than guessing.
+        """
+        teacher = self.take_back()
+        if not batches:
+            logger.warning(
+                "The data come from a loader of your own, or can be read once only: the teacher is not checked."
+            )
+            return
+        impression = first_impression(batches, positions_of, logits_of)
+        judge(teacher, impression, allow_bad_teacher=self._choices.allow_bad_teacher)
+        if student is not None:
+            positions = positions_of(batches[0])
+            warn_of_equals(student, without_labels(batches[0]), positions, logits_of(batches[0], positions))
 
     def let_go(self, step: int) -> None:
         """Free the teacher's memory on the accelerator, and altogether where nobody else holds it."""

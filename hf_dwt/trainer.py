@@ -22,7 +22,8 @@ from hf_dwt.events import TrainerEvents, WeightingHorizon
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, hard_loss, shared_soft_loss
 from hf_dwt.positions import Positions, has_labels, logits_at, num_positions, positions_of, select, without_labels
-from hf_dwt.preflight import first_batches, first_impression, reads_once
+from hf_dwt.preflight import first_batches, reads_once
+from hf_dwt.remapping.plan import save_plan_of
 from hf_dwt.teacher import Teacher
 from hf_dwt.teaching import Teaching
 from hf_dwt.training_log import TrainingLog
@@ -210,15 +211,9 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         batches = self._first_batches()
         self.before_step()
         if self._teaching is not None and not self.weights().for_good:
-            teacher = self._teaching.take_back()
-            if not batches:
-                logger.warning(
-                    "The data come from a loader of your own, or can be read once only: the teacher is not checked."
-                )
-                return
-            prepared = (self._prepare_inputs(batch) for batch in batches)
-            impression = first_impression(prepared, self._positions_of, self._teacher_logits)
-            compatibility.judge(teacher, impression, allow_bad_teacher=self.choices.allow_bad_teacher)
+            prepared = [self._prepare_inputs(batch) for batch in batches]
+            student = None if self.state.global_step else self.model
+            self._teaching.introduce(prepared, self._positions_of, self._teacher_logits, student)
 
     def before_epoch(self, epoch: int) -> None:
         """Draw new masks, and a new order of grouped lengths."""
@@ -343,6 +338,10 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             folder = checkpoints.checkpoint_folder(self._get_output_dir(trial), self.state.global_step)
             checkpoints.make_room(folder, self.args.save_total_limit)
         super()._save_checkpoint(model, trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        save_plan_of(self.accelerator.unwrap_model(self.model), output_dir or self.args.output_dir)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Save the generators, the last file but one: no rank may still be writing when the state is written."""

@@ -1,4 +1,4 @@
-"""The command line: `hf-dwt train` and `hf-dwt demo`.
+"""The command line: `hf-dwt train`, `hf-dwt grow` and `hf-dwt demo`.
 
 Only this package prints. What a command needs is imported when the command runs, so that `--help` is quick.
 """
@@ -12,13 +12,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; errors of the user's are told in one line, with exit status 2."""
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
-    if rest and known.command != "train":
+    if rest and known.command == "demo":
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     try:
         if known.command == "train":
             from hf_dwt.cli.train import train
 
             train(known.recipe, rest, dry_run=known.dry_run, baseline=known.baseline, resume=known.resume)
+        elif known.command == "grow":
+            from hf_dwt.cli.grow import grow
+
+            own = vars(known)
+            own.pop("command")
+            grow(own.pop("teacher"), rest, **own)
         else:
             from hf_dwt.cli.demo import demo
 
@@ -30,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 steps=known.steps,
                 folder=known.output,
                 prepare_only=known.prepare_only,
+                grow=known.grow,
             )
     except (ValueError, OSError, ImportError) as error:
         print(f"hf-dwt: {' '.join(str(error).split())}", file=sys.stderr)
@@ -57,6 +64,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint")
 
+    grow = commands.add_parser(
+        "grow",
+        help="make a larger student out of a smaller model",
+        description="Make a larger student out of a smaller model of the same class. Further options are fields of the "
+        "student's configuration: --num-hidden-layers 24 --hidden-size 1536; - and _ are the same. Sizes left out "
+        "follow from those given.",
+        allow_abbrev=False,
+    )
+    grow.add_argument("teacher", metavar="TEACHER", help="folder or Hub id")
+    grow.add_argument("-o", "--output", metavar="FOLDER", help="where the student goes, with its growth_plan.json")
+    grow.add_argument(
+        "--method",
+        default="exact",
+        help="exact (default), near, random, repeat_last, stack, interleave, spread, fpi or aki",
+    )
+    grow.add_argument("--depth-method", metavar="METHOD", help="another way to deepen than the method's own")
+    grow.add_argument("--width-method", metavar="METHOD", help="another way to widen than the method's own")
+    grow.add_argument(
+        "--noise", type=float, default=0.1, help="between copies of a unit, relative to each weight (default: 0.1)"
+    )
+    grow.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    grow.add_argument("--dtype", help="precision of the student (default: the teacher's)")
+    grow.add_argument("--revision", help="branch, tag or commit of the teacher")
+    grow.add_argument(
+        "--verify", choices=("yes", "full", "no"), default="yes", help="compare student and teacher (default: yes)"
+    )
+    grow.add_argument("--dry-run", action="store_true", help="print the plan; read the configuration only")
+
     demo = commands.add_parser(
         "demo",
         help="see it work on real data in minutes",
@@ -76,5 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--steps", type=int, help="steps of the distilled run, instead of --minutes")
     demo.add_argument("--output", metavar="FOLDER", help="where results go (default: demo-molecules, demo-speeches)")
+    demo.add_argument(
+        "--grow", action="store_true", help="with --causal: also train the student grown from the teacher"
+    )
     demo.add_argument("--prepare-only", action="store_true", help="fetch and write the inputs, train nothing")
     return parser

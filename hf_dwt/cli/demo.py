@@ -3,6 +3,7 @@
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from hf_dwt.cli.runs import (
     comparison_table,
     make_trainer,
     mean_length,
+    run_grown,
     run_student,
     run_twins,
     score_teacher,
     step_cost,
 )
 from hf_dwt.cli.students import student_config
-from hf_dwt.comparison import summary
+from hf_dwt.comparison import growth_summary, summary
 from hf_dwt.costs import StepCost
 from hf_dwt.plots import plot_runs
 from hf_dwt.positions import logits_at, positions_of, without_labels
@@ -44,6 +46,7 @@ def demo(
     steps: int | None,
     folder: str | None,
     prepare_only: bool,
+    grow: bool = False,
 ) -> None:
     """Train a larger student with a teacher, at equal steps and equal cost alone, and show what came of it.
 
@@ -55,12 +58,18 @@ def demo(
         steps: Of the distilled run; takes the place of `minutes`.
         folder: Where inputs, students and results go.
         prepare_only: Stop when the inputs are there.
+        grow: Also train the student that is grown from the teacher.
 
     Raises:
         ValueError: If an option makes no sense.
         OSError: If the inputs cannot be fetched.
     """
     layers, hidden_size = _parse_size(student_size)
+    if grow and not causal:
+        raise RecipeError(
+            "`--grow` goes with `--causal`: the teacher of the molecules is an ALBERT, the student a BERT, and a student "
+            "that is grown is of its teacher's architecture."
+        )
     if minutes <= 0 or (steps is not None and steps < 1):
         raise RecipeError("`--minutes` and `--steps` must be above 0.")
     console = Console()
@@ -84,20 +93,21 @@ def demo(
     console.print(_introduction(inputs, config.model_type, cost, causal))
     if steps is None:
         seconds = 60 * minutes - (time.monotonic() - started)
-        steps = _steps_for(recipe, inputs, cost, seconds)
+        steps = _steps_for(recipe, inputs, cost, seconds, num_grown=int(grow))
     recipe = replace(recipe, arguments={**recipe.arguments, "max_steps": steps})
     before = make_trainer(recipe, inputs, with_teacher=False).model
     distilled = run_student(recipe, inputs)
     runs = [distilled, *run_twins(recipe, inputs, distilled, cost)]
+    grown = [run_grown(recipe, inputs, steps)] if grow else []
     teacher = score_teacher(recipe, inputs)
-    console.print(comparison_table(runs, teacher, cost))
-    for line in summary(*runs):
+    console.print(comparison_table([*runs, *grown], teacher, cost))
+    for line in [*summary(*runs), *map(partial(growth_summary, runs[1]), grown)]:
         console.print(line)
     student_folder = str(recipe.arguments["output_dir"])
     after = type(before).from_pretrained(student_folder).eval()
     for line in completions(inputs, before.eval(), after):
         console.print(line, markup=False, highlight=False)
-    plot_runs(runs, teacher.loss, where / "curves.png")
+    plot_runs([*runs, *grown], teacher.loss, where / "curves.png")
     console.print(f"The student is in {student_folder}, the curves are in {where / 'curves.png'}.")
 
 
@@ -200,11 +210,11 @@ def _introduction(inputs: Inputs, architecture: str, cost: StepCost, causal: boo
     )
 
 
-def _steps_for(recipe: Recipe, inputs: Inputs, cost: StepCost, seconds: float) -> int:
-    """Steps of the distilled run so that it and its two twins take about so long, evaluations included."""
+def _steps_for(recipe: Recipe, inputs: Inputs, cost: StepCost, seconds: float, num_grown: int) -> int:
+    """Steps of the distilled run so that it, its two twins and a grown one take about so long, evaluations included."""
     distilled = _seconds_per_step(recipe, inputs, with_teacher=True)
     alone = _seconds_per_step(recipe, inputs, with_teacher=False)
-    per_step = distilled + alone * (1 + cost.distilled / cost.standalone)
+    per_step = distilled + alone * (1 + num_grown + cost.distilled / cost.standalone)
     return max(round(0.85 * seconds / per_step), 8)
 
 

@@ -91,6 +91,16 @@ class DataSection:
 
 
 @dataclass(frozen=True)
+class GrowthSection:
+    """How the student is made out of the teacher: arguments of `from_weak_teacher`."""
+
+    method: str = "exact"
+    depth_method: str | None = None
+    width_method: str | None = None
+    noise: float = 0.1
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A run.
 
@@ -99,6 +109,7 @@ class Recipe:
             defaults; or `name`, a model to start from.
         data: The text.
         arguments: Of `DWTTrainingArguments`.
+        growth: How the student is grown from the teacher. None starts it at random.
         teacher: None trains the student alone.
         tokenizer: None takes the teacher's.
         objective: 'masked' or 'causal'. Default: the teacher's.
@@ -108,11 +119,12 @@ class Recipe:
     data: DataSection
     arguments: Mapping[str, Any] = field(default_factory=dict)
     teacher: TeacherSection | None = None
+    growth: GrowthSection | None = None
     tokenizer: TokenizerSection | None = None
     objective: Literal["masked", "causal"] | None = None
 
 
-_SECTIONS = {"teacher": TeacherSection, "tokenizer": TokenizerSection, "data": DataSection}
+_SECTIONS = {"teacher": TeacherSection, "growth": GrowthSection, "tokenizer": TokenizerSection, "data": DataSection}
 
 
 def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
@@ -134,7 +146,7 @@ def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} is no recipe: it should be a mapping of sections.")
     if isinstance(content.get("teacher"), str):
         content["teacher"] = {"name": content["teacher"]}
-    for name, value in _parse_options(options):
+    for name, value in parse_options(options):
         _apply(content, name, value)
     return make_recipe(content)
 
@@ -158,6 +170,8 @@ def make_recipe(content: Mapping[str, Any]) -> Recipe:
         raise RecipeError(f"`student` should be a mapping, got {sections['student']!r}.")
     if "model_type" in sections["student"]:
         _check_keys("`student`", sections["student"], config_fields(sections["student"]["model_type"]))
+    if sections.get("growth") is not None and sections.get("teacher") is None:
+        raise RecipeError("`growth` makes the student out of the teacher, but the recipe has no `teacher`.")
     _check_type("objective", sections.get("objective"), get_type_hints(Recipe)["objective"])
     _check_section("arguments", sections.get("arguments") or {}, _arguments_class())
     return Recipe(**{**sections, "arguments": sections.get("arguments") or {}})
@@ -227,7 +241,12 @@ def _describe(option: Any) -> str:
     )
 
 
-def _parse_options(options: Sequence[str]) -> list[tuple[str, Any]]:
+def parse_options(options: Sequence[str]) -> list[tuple[str, Any]]:
+    """Read `--name value` and `--name=value` pairs; values are YAML, `-` and `_` are the same.
+
+    Raises:
+        RecipeError: If an option has no name or no value.
+    """
     pairs = []
     remaining = list(options)
     while remaining:

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.checkpoints import has_checkpoints
 from hf_dwt.cli.inputs import Inputs
-from hf_dwt.cli.recipe import Recipe, RecipeError, reading
+from hf_dwt.cli.recipe import GrowthSection, Recipe, RecipeError, reading
 from hf_dwt.cli.students import build_student, new_model, student_config
 from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, operations
 from hf_dwt.costs import StepCost, forward_flops
@@ -41,7 +41,7 @@ def make_trainer(recipe: Recipe, inputs: Inputs, *, with_teacher: bool, **change
     args = arguments_for(recipe, **changes)
     config = student_config(recipe, inputs.teacher and inputs.teacher.model.config, inputs.tokenizer)
     return DWTTrainer(
-        build_student(recipe, config, inputs.kind, args.seed),
+        build_student(recipe, config, inputs.kind, args.seed, inputs.teacher),
         args,
         inputs.collator,
         train_dataset=inputs.train,
@@ -81,6 +81,14 @@ def run_twins(recipe: Recipe, inputs: Inputs, distilled: Run, cost: StepCost | N
         trainer = make_trainer(recipe, inputs, with_teacher=False, output_dir=str(folder), max_steps=steps)
         runs.append(carry_out(trainer, name, resume and can_resume(folder)))
     return runs
+
+
+def run_grown(recipe: Recipe, inputs: Inputs, steps: int, method: str = "exact") -> Run:
+    """Train the same student alone on the same batches, grown from the teacher instead of at random."""
+    folder = Path(arguments_for(recipe).output_dir) / "grown"
+    grown = replace(recipe, growth=GrowthSection(method))
+    trainer = make_trainer(grown, inputs, with_teacher=False, output_dir=str(folder), max_steps=steps)
+    return carry_out(trainer, "grown, alone")
 
 
 def score_teacher(recipe: Recipe, inputs: Inputs) -> Run:

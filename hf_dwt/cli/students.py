@@ -1,5 +1,6 @@
 """From a recipe to its student, by configuration or with weights."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,7 +15,10 @@ from transformers import (
 )
 
 from hf_dwt.cli.recipe import Recipe, RecipeError, config_fields, reading, suggestion
+from hf_dwt.factory import from_weak_teacher
 from hf_dwt.language_models import Kind, architecture_kind
+from hf_dwt.remapping.sizes import grown_config
+from hf_dwt.teacher import Teacher
 
 _MODEL_CLASSES = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}
 
@@ -52,6 +56,8 @@ def student_config(
         RecipeError: If a field is not known, or no architecture is named.
     """
     chosen = dict(recipe.student)
+    if recipe.growth is not None and teacher_config is not None:
+        return _grown_config(chosen, teacher_config)
     if "name" in chosen:
         return AutoConfig.from_pretrained(chosen["name"])
     model_type = chosen.pop("model_type", None)
@@ -71,13 +77,32 @@ def student_config(
         return config_class(**settings)
 
 
+def _grown_config(chosen: dict[str, Any], teacher_config: PreTrainedConfig) -> PreTrainedConfig:
+    """What the teacher's configuration grows into."""
+    model_type = chosen.pop("model_type", teacher_config.model_type)
+    if "name" in chosen or model_type != teacher_config.model_type:
+        given = chosen.get("name", model_type)
+        raise RecipeError(
+            f"A student that is grown is of its teacher's architecture, {teacher_config.model_type}; `student` asks for "
+            f"{given!r}."
+        )
+    with reading("student"):
+        return grown_config(teacher_config, None, chosen)[0]
+
+
 def new_model(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:
     """A language model with random weights."""
     return _MODEL_CLASSES[kind].from_config(config, **settings)
 
 
-def build_student(recipe: Recipe, config: PreTrainedConfig, kind: Kind, seed: int) -> PreTrainedModel:
-    """The student: random weights that depend on the seed alone, or those of the model that the recipe names."""
+def build_student(
+    recipe: Recipe, config: PreTrainedConfig, kind: Kind, seed: int, teacher: Teacher | None
+) -> PreTrainedModel:
+    """The student: random weights that depend on the seed alone, grown ones, or those of the model that is named."""
+    if recipe.growth is not None:
+        assert teacher is not None
+        student: PreTrainedModel = from_weak_teacher(teacher, config, seed=seed, **asdict(recipe.growth))
+        return student
     if "name" in recipe.student:
         return _MODEL_CLASSES[kind].from_pretrained(recipe.student["name"])
     set_seed(seed)

@@ -109,6 +109,13 @@ def remember_plan(student: PreTrainedModel, plan: GrowthPlan) -> None:
     _PLANS[student] = plan
 
 
+def save_plan_of(model: Any, folder: str | Path) -> None:
+    """Write the plan by which a model was grown beside it, if it was."""
+    plan = plan_of(model)
+    if plan is not None:
+        plan.save(folder)
+
+
 def plan_of(model: Any) -> GrowthPlan | None:
     """The plan by which a model was grown in this process, None if it was not."""
     return _PLANS.get(model) if isinstance(model, PreTrainedModel) else None

@@ -1,0 +1,88 @@
+"""`hf-dwt grow`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from hf_dwt.cli.recipe import RecipeError, parse_options, reading
+from hf_dwt.factory import from_weak_teacher, plan_growth
+
+
+def grow(
+    teacher: str,
+    options: Sequence[str] = (),
+    *,
+    method: str,
+    depth_method: str | None,
+    width_method: str | None,
+    noise: float,
+    seed: int,
+    dtype: str | None,
+    revision: str | None,
+    verify: str,
+    output: str | None,
+    dry_run: bool,
+) -> None:
+    """Grow a student, save it with its plan and tokenizer, and print plan and report.
+
+    Args:
+        teacher: Folder or Hub id.
+        options: `--name value` for fields of the student's configuration.
+        method: See `from_weak_teacher`, as the others.
+        depth_method: Its own.
+        width_method: Its own.
+        noise: Between copies.
+        seed: Of everything random.
+        dtype: Of the student.
+        revision: Of the teacher.
+        verify: 'yes', 'full' or 'no'.
+        output: Folder for the student.
+        dry_run: Print the plan; read configurations only.
+
+    Raises:
+        RecipeError: If there is no folder to write to, or it is not empty.
+        ValueError: If the student cannot be grown so.
+    """
+    console = Console()
+    logging.set_verbosity_error()
+    overrides = dict(parse_options(options))
+    methods = {"method": method, "depth_method": depth_method, "width_method": width_method}
+    choices = {**methods, "noise": noise, "seed": seed, "revision": revision}
+    if dry_run:
+        with reading("student"):
+            plan = plan_growth(teacher, **choices, **overrides)
+        console.print(str(plan), markup=False, highlight=False)
+        return
+    if output is None:
+        raise RecipeError("Say where the student goes: `--output FOLDER` (or `--dry-run`).")
+    folder = Path(output)
+    if folder.exists() and any(folder.iterdir()):
+        raise RecipeError(f"{output} is not empty: name another folder.")
+    with reading("student"):
+        student, report = from_weak_teacher(
+            teacher,
+            dtype=dtype,
+            verify={"yes": True, "no": False, "full": "full"}[verify],
+            output_report=True,
+            **choices,
+            **overrides,
+        )
+    student.save_pretrained(folder)
+    report.plan.save(folder)
+    _save_tokenizer(teacher, revision, folder)
+    for text in (report.plan, report):
+        console.print(str(text), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"The student is in {folder}.")
+
+
+def _save_tokenizer(teacher: str, revision: str | None, folder: Path) -> None:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(teacher, revision=revision or "main")
+    except (OSError, ValueError):
+        return
+    # Without tokenizer files transformers may answer with a tokenizer that has special tokens only.
+    if len(tokenizer) > len(tokenizer.all_special_ids):
+        tokenizer.save_pretrained(folder)
