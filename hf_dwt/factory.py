@@ -23,7 +23,7 @@ from hf_dwt.remapping.report import RemappingReport, report_on
 from hf_dwt.remapping.sizes import field_of, follow_layers, grown_config, keep_norms, read_sizes
 from hf_dwt.remapping.tiny import build_on_meta
 from hf_dwt.remapping.width import hidden_share
-from hf_dwt.teacher import Origin, Teacher
+from hf_dwt.teacher import Origin, Teacher, check_folder
 from hf_dwt.weights import open_safetensors
 
 logger = logging.get_logger(__name__)
@@ -162,6 +162,7 @@ def _open(teacher: TeacherLike, revision: str | None, token: str | bool | None) 
 
 
 def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) -> _Source:
+    check_folder(name)
     found: dict[str, Any] = {"revision": revision or "main", "token": token}
     config = AutoConfig.from_pretrained(name, **found)
     origin = Origin(name, revision, vars(config).get("_commit_hash"))

@@ -190,7 +190,7 @@ def load_teacher(
         FileNotFoundError: `teacher` is './no-such-folder', which is no folder with a config.json.
     """
     name = os.fspath(name)
-    _check_folder(name)
+    check_folder(name)
     source: dict[str, Any] = {"token": token, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(name, revision=revision or "main", **source)
     origin = Origin(name, revision, vars(config).get("_commit_hash"))
@@ -239,7 +239,12 @@ def _longest_sequence(model: PreTrainedModel) -> int | None:
     return limit - max((each.padding_idx + 1 for each in tables if each.padding_idx is not None), default=0)
 
 
-def _check_folder(name: str) -> None:
+def check_folder(name: str) -> None:
+    """Refuse what looks like a folder and holds no model.
+
+    Raises:
+        FileNotFoundError: If there is no configuration.
+    """
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
     if looks_local and not (Path(name) / "config.json").is_file():
         raise FileNotFoundError(f"`teacher` is {name!r}, which is no folder with a config.json.")

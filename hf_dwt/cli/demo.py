@@ -67,8 +67,8 @@ def demo(
     layers, hidden_size = _parse_size(student_size)
     if grow and not causal:
         raise RecipeError(
-            "`--grow` goes with `--causal`: the teacher of the molecules is an ALBERT, the student a BERT, and a student "
-            "that is grown is of its teacher's architecture."
+            "`--grow` goes with `--causal`: the teacher of the molecules is an ALBERT, the student a BERT, and a grown "
+            "student is of its teacher's architecture."
         )
     if minutes <= 0 or (steps is not None and steps < 1):
         raise RecipeError("`--minutes` and `--steps` must be above 0.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from transformers import AutoTokenizer
@@ -48,9 +49,10 @@ def grow(
     """
     console = Console()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     overrides = dict(parse_options(options))
     methods = {"method": method, "depth_method": depth_method, "width_method": width_method}
-    choices = {**methods, "noise": noise, "seed": seed, "revision": revision}
+    choices: dict[str, Any] = {**methods, "noise": noise, "seed": seed, "revision": revision}
     if dry_run:
         with reading("student"):
             plan = plan_growth(teacher, **choices, **overrides)
@@ -65,7 +67,7 @@ def grow(
         student, report = from_weak_teacher(
             teacher,
             dtype=dtype,
-            verify={"yes": True, "no": False, "full": "full"}[verify],
+            verify="full" if verify == "full" else verify == "yes",
             output_report=True,
             **choices,
             **overrides,

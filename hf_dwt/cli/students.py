@@ -83,7 +83,7 @@ def _grown_config(chosen: dict[str, Any], teacher_config: PreTrainedConfig) -> P
     if "name" in chosen or model_type != teacher_config.model_type:
         given = chosen.get("name", model_type)
         raise RecipeError(
-            f"A student that is grown is of its teacher's architecture, {teacher_config.model_type}; `student` asks for "
+            f"A grown student is of its teacher's architecture, {teacher_config.model_type}; `student` asks for "
             f"{given!r}."
         )
     with reading("student"):
