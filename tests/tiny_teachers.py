@@ -18,7 +18,13 @@ _GPT2 = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_p
 _GPT2 |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _DISTIL = {"vocab_size": VOCABULARY, "dim": 32, "hidden_dim": 80, "n_layers": 2, "n_heads": 4}
 _DEBERTA = {**_BERT, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 24}
-_NEO = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]}
+_NEO = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "attention_types": [[["global", "local"], 1]],
+}
 _NEO |= {"max_position_embeddings": 48, "window_size": 4, "bos_token_id": 1, "eos_token_id": 2}
 _OPT = {**_SIZES, "ffn_dim": 80, "word_embed_proj_dim": 32, "max_position_embeddings": 48}
 _OPT.pop("intermediate_size")
@@ -37,7 +43,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "electra-discriminator": ("ElectraForPreTraining", {**_BERT, "embedding_size": 16}),
     "albert": ("AlbertForMaskedLM", {**_BERT, "embedding_size": 16}),
     "deberta": ("DebertaForMaskedLM", _DEBERTA),
-    "deberta-v2": ("DebertaV2ForMaskedLM", {**_DEBERTA, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True}),
+    "deberta-v2": (
+        "DebertaV2ForMaskedLM",
+        {**_DEBERTA, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True},
+    ),
     "mpnet": ("MPNetForMaskedLM", _ROBERTA),
     "modernbert": ("ModernBertForMaskedLM", _MODERN),
     "gpt2": ("GPT2LMHeadModel", _GPT2),
@@ -51,7 +60,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3ForCausalLM", _GEMMA),
     "phi3": ("Phi3ForCausalLM", _GROUPED),
     "gemma": ("GemmaForCausalLM", _GEMMA),
-    "gemma3": ("Gemma3ForCausalLM", {**_GEMMA, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}),
+    "gemma3": (
+        "Gemma3ForCausalLM",
+        {**_GEMMA, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
     "olmo2": ("Olmo2ForCausalLM", _GROUPED),
     "granite": ("GraniteForCausalLM", _GROUPED),
     "smollm3": ("SmolLM3ForCausalLM", _GROUPED),
