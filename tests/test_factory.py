@@ -1,0 +1,248 @@
+"""What grows exactly: the bars, every family that is known to, the methods, and the ways in which copies part."""
+
+import pytest
+import torch
+import transformers
+from tiny_teachers import FAMILIES, VOCABULARY, batch, largest_difference, make_tiny, outputs
+from torch.nn import functional
+
+from hf_dwt import from_weak_teacher, plan_growth
+from hf_dwt.remapping.sizes import field_of
+
+# ALBERT shares its layers; of the other two the package finds no identity block yet.
+NO_DEPTH = {"albert", "deberta", "modernbert"}
+
+
+def grow(teacher, **request):
+    return from_weak_teacher(teacher, output_report=True, **request)
+
+
+def twice(teacher, axis):
+    name = field_of(teacher.config, axis)
+    return {name: 2 * getattr(teacher.config, name)}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"hidden_size": 64},
+        {"hidden_size": 96},
+        {"hidden_size": 64, "num_attention_heads": 4},
+        {"hidden_size": 64, "num_attention_heads": 8},
+        {"intermediate_size": 100},
+        {"num_hidden_layers": 4},
+        {"num_hidden_layers": 3},
+        {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 200, "num_hidden_layers": 4},
+    ],
+    ids=lambda request_: "-".join(f"{name}={size}" for name, size in request_.items()),
+)
+def test_bert_grows_within_a_hundred_thousandth(request_):
+    teacher = make_tiny("bert")
+    student, report = grow(teacher, **request_)
+    assert {name: getattr(student.config, name) for name in request_} == request_
+    assert largest_difference(teacher, student) <= 1e-5
+    assert report.exact
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "phi3", "gemma", "gpt2"])
+def test_a_causal_model_grows_in_all_directions_at_once_and_writes_the_same_text(family):
+    if family == "gpt2":
+        old, new = {"n_embd": 128}, {"n_embd": 192, "n_head": 6, "n_inner": 800, "n_layer": 4}
+    else:
+        old = {"hidden_size": 128, "intermediate_size": 320} | (
+            {"head_dim": 32} if "head_dim" in FAMILIES[family][1] else {}
+        )
+        new = {"hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 3, "intermediate_size": 512}
+        new["num_hidden_layers"] = 4
+    teacher = make_tiny(family, **old)
+    student, report = grow(teacher, **new)
+    assert largest_difference(teacher, student) <= 2e-5
+    assert report.exact
+    assert report.cached_difference.exact
+    prompt = batch()["input_ids"][:1, :6]
+    text = [
+        model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False)
+        for model in (teacher, student)
+    ]
+    assert torch.equal(*text)
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "electra-discriminator"])
+def test_every_known_family_grows_to_twice_its_width(family):
+    teacher = make_tiny(family)
+    student, report = grow(teacher, **twice(teacher, "hidden"))
+    assert largest_difference(teacher, student) <= 2e-5
+    assert report.exact
+
+
+@pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if family not in {*NO_DEPTH, "electra-discriminator"}]
+)
+def test_every_family_with_an_identity_block_grows_to_twice_its_depth(family):
+    teacher = make_tiny(family)
+    student, report = grow(teacher, **twice(teacher, "layers"))
+    assert largest_difference(teacher, student) <= 2e-5
+    assert report.exact
+
+
+def test_logits_of_the_teachers_here_have_a_standard_deviation_of_about_one():
+    for family in ("bert", "llama", "gemma", "gpt2"):
+        assert float(outputs(make_tiny(family)).std()) == pytest.approx(1, abs=0.1)
+
+
+def test_the_depth_of_albert_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"`num_hidden_layers` cannot grow: the layers of `AlbertForMaskedLM` share"):
+        from_weak_teacher(make_tiny("albert"), num_hidden_layers=4)
+
+
+# Symmetry
+
+
+def _trained(student):
+    student.train()
+    for module in student.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    optimiser = torch.optim.SGD(student.parameters(), lr=0.5)
+    inputs = batch()
+    for _ in range(5):
+        logits = student(**inputs).logits
+        functional.cross_entropy(logits.flatten(0, 1), inputs["input_ids"].flatten()).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    return student
+
+
+def _distance_of_copies(student):
+    """Between the two copies of the feed-forward units of the first layer, by the rows that write them."""
+    weight = student.bert.encoder.layer[0].intermediate.dense.weight.detach()
+    # By output unit, then by copy of the input unit: what the copies of one unit compute is the sum over its columns.
+    first, second = weight[:80], weight[80:]
+    return float((first - second).abs().max())
+
+
+def _like(student):
+    """Copies of the embeddings of one unit."""
+    table = student.bert.embeddings.word_embeddings.weight.detach()
+    return float((table[:, :32] - table[:, 32:]).abs().max())
+
+
+def test_copies_drift_apart_with_noise_and_stay_bit_identical_without():
+    teacher = make_tiny("bert", attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0)
+    noisy, plain = (from_weak_teacher(teacher, hidden_size=64, noise=noise) for noise in (0.1, 0.0))
+    assert _like(noisy) == _like(plain) == 0, "embeddings of copies start alike"
+    assert _distance_of_copies(plain) == 0
+    assert _distance_of_copies(noisy) > 0
+    _trained(noisy), _trained(plain)
+    assert _like(plain) == 0
+    assert _distance_of_copies(plain) == 0
+    assert _like(noisy) > 1e-4
+    assert outputs(plain.eval()).isfinite().all()
+
+
+# Methods
+
+
+@pytest.mark.parametrize("method", ["repeat_last", "stack", "interleave", "spread"])
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_student_that_only_gets_deeper_has_the_layers_of_its_teacher(family, method):
+    teacher = make_tiny(family)
+    student, report = grow(teacher, num_hidden_layers=5, method=method)
+    stacks = [(each.bert.encoder.layer if family == "bert" else each.model.layers) for each in (teacher, student)]
+    assert len(stacks[1]) == len(report.plan.layers) == 5
+    for source, layer in zip(report.plan.layers, stacks[1], strict=True):
+        theirs = stacks[0][source.source].state_dict()
+        for name, value in layer.state_dict().items():
+            assert torch.equal(value, theirs[name])
+    assert not report.exact, "nothing promises this to be equal, and it is told"
+
+
+def test_random_takes_nothing_but_the_configuration():
+    teacher = make_tiny("bert")
+    one, two, other = (
+        from_weak_teacher(teacher, hidden_size=64, method="random", seed=seed).state_dict() for seed in (3, 3, 4)
+    )
+    name = "bert.embeddings.word_embeddings.weight"
+    assert all(torch.equal(one[each], two[each]) for each in one)
+    assert not torch.equal(one[name], other[name])
+    assert not torch.isin(one[name], teacher.state_dict()[name]).any()
+
+
+def test_random_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    from_weak_teacher(make_tiny("bert"), hidden_size=64, method="random")
+    torch.manual_seed(0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("method", ["fpi", "aki"])
+def test_bert2bert_copies_any_width(method):
+    student, report = grow(make_tiny("bert"), hidden_size=48, method=method)
+    assert student.config.hidden_size == 48
+    assert not report.exact
+
+
+def test_new_rows_of_aki_come_from_the_layer_above():
+    teacher = make_tiny("bert")
+    student = from_weak_teacher(teacher, hidden_size=64, method="aki", noise=0.0)
+    layers, grown = teacher.bert.encoder.layer, student.bert.encoder.layer
+    for name in ("intermediate.dense", "attention.self.query"):
+        first, second, new = (each.get_submodule(name).weight for each in (layers[0], layers[1], grown[0]))
+        half = len(first)
+        torch.testing.assert_close(new[:half], first.repeat(1, 2) / 2)
+        torch.testing.assert_close(new[half:], second.repeat(1, 2) / 2)
+        last = grown[1].get_submodule(name).weight
+        torch.testing.assert_close(last, second.repeat(2, 2) / 2)  # There is none above the last.
+    bias = grown[0].intermediate.dense.bias
+    torch.testing.assert_close(bias, torch.cat([each.intermediate.dense.bias for each in layers]))
+
+
+def test_fpi_of_a_whole_factor_is_tiling():
+    teacher = make_tiny("llama")
+    _, report = grow(teacher, hidden_size=64, width_method="fpi")
+    assert report.exact
+
+
+# What saved students are like
+
+
+@pytest.mark.parametrize("family", ["bert", "llama-tied", "gemma3", "opt", "xlm-roberta", "gpt2", "deberta-v2"])
+def test_a_saved_student_loads_as_any_model_and_says_the_same(family, tmp_path):
+    teacher = make_tiny(family)
+    deeper = twice(teacher, "layers")
+    student = from_weak_teacher(teacher, **twice(teacher, "hidden"), **deeper)
+    student.save_pretrained(tmp_path)
+    auto = transformers.AutoModelForCausalLM if student.can_generate() else transformers.AutoModelForMaskedLM
+    loaded, loading = auto.from_pretrained(tmp_path, output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    assert torch.equal(outputs(student), outputs(loaded.eval()))
+    tied = [
+        each.get_output_embeddings().weight is each.get_input_embeddings().weight for each in (teacher, student, loaded)
+    ]
+    assert len(set(tied)) == 1
+
+
+def test_a_configuration_tells_what_was_grown():
+    teacher = make_tiny("gemma3")
+    student = from_weak_teacher(
+        teacher, hidden_size=48, num_attention_heads=6, num_key_value_heads=3, num_hidden_layers=4
+    )
+    config = student.config
+    assert config.layer_types == ["sliding_attention", "sliding_attention", "full_attention", "full_attention"]
+    assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (6, 3, 8)
+    assert config.rms_norm_eps == pytest.approx(teacher.config.rms_norm_eps * 32 / 48)
+    assert student.model.layers[0].self_attn.q_proj.out_features == 48
+    assert teacher.config.num_hidden_layers == 2
+
+
+def test_copies_leave_the_norms_alone():
+    student = from_weak_teacher(make_tiny("llama"), hidden_size=64)
+    assert student.config.rms_norm_eps == 1e-6
+
+
+def test_sizes_of_a_plan_need_no_weights():
+    teacher = make_tiny("llama").to("meta")
+    plan = plan_growth(teacher, hidden_size=64)
+    assert plan.inferred == {"num_attention_heads": 8, "num_key_value_heads": 4, "intermediate_size": 160}
+    assert plan.configs()[1].vocab_size == VOCABULARY
