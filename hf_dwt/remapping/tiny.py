@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_dwt.remapping.sizes import per_layer, read_sizes, write_sizes
@@ -13,6 +14,12 @@ from hf_dwt.remapping.sizes import per_layer, read_sizes, write_sizes
 NUM_TOKENS = 61
 # Fields that decide how many experts are built: a hundred show nothing that a few do not.
 _EXPERTS = {"num_experts": 16, "num_local_experts": 16, "n_routed_experts": 16, "num_experts_per_tok": 4}
+# Windows of attention shorter than the tiny inputs: layers that look near and layers that look far must differ.
+_WINDOWS = ("sliding_window", "window_size", "local_attention", "attention_chunk_size")
+_WINDOW = 4
+# Spread of what the first norm is given: so small that a constant which a norm adds to it shows, even one that no
+# configuration holds, as OPT's.
+_EMBEDDING_SPREAD = 0.01
 
 
 def tiny_config(config: PretrainedConfig, values: Mapping[str, int], layers: Sequence[int]) -> PretrainedConfig:
@@ -31,6 +38,8 @@ def tiny_config(config: PretrainedConfig, values: Mapping[str, int], layers: Seq
     for name, value in tiny.to_dict().items():
         if name in _EXPERTS and isinstance(value, int):
             setattr(tiny, name, min(value, _EXPERTS[name]))
+        if name in _WINDOWS and isinstance(value, int):
+            setattr(tiny, name, min(value, _WINDOW))
         if name.endswith(("token_id", "_index")) and isinstance(value, int) and value >= values["vocabulary"]:
             setattr(tiny, name, 1)
     return tiny
@@ -74,15 +83,15 @@ def build_random(model_class: type[PreTrainedModel], config: PretrainedConfig, s
     with _fixed_generator(seed):
         model = model_class(config).float().eval()
         model.requires_grad_(False)
-        for name, parameter in model.named_parameters():
+        tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+        for parameter in model.parameters():
             noise = torch.randn(parameter.shape)
             if parameter.dim() < 2:
                 parameter.copy_(parameter + 0.3 * noise)
+            elif any(parameter is table for table in tables):
+                parameter.copy_(noise * _EMBEDDING_SPREAD)
             elif parameter.std() > 0 or parameter.dim() == 2:
-                fan = (
-                    1.0 if "embed" in name and parameter.shape[0] > parameter.shape[-1] else parameter.shape[-1] ** 0.5
-                )
-                parameter.copy_(noise / fan)
+                parameter.copy_(noise / parameter.shape[-1] ** 0.5)
     return model
 
 
