@@ -80,7 +80,7 @@ def verdict(row: dict[str, Any], kind: str) -> str:
     """One cell: exact, how far off, refused, or what must not be."""
     found = row.get("growths", {}).get(kind)
     if found is None:
-        return "–"
+        return "-"
     if "refused" in found:
         return "refused"
     if "crashed" in found:
@@ -132,9 +132,9 @@ def _page(rows: list[dict[str, Any]], counts: dict[str, Any]) -> str:
         "# Growing every language model class of transformers",
         "",
         f"`python -m benchmarks.growth_sweep`; transformers {versions['transformers']}, torch {versions['torch']}.",
-        "Tiny teachers of the default configuration with random weights, grown with `from_weak_teacher`; logits compared",
-        "by the sweep itself. exact: at most 1e-4 standard deviations apart in float32, or in float64 where rounding",
-        "hides it. off: what `near` is off by. WRONG: claimed exact, and is not.",
+        "Tiny teachers of the default configuration with random weights, grown with `from_weak_teacher`; logits",
+        "compared by the sweep itself. exact: at most 1e-4 standard deviations apart in float32, or in float64 where",
+        "rounding hides it. off: what `near` is off by. WRONG: claimed exact, and is not.",
         "",
         "| | |",
         "|---|---|",

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.utils import is_peft_available, logging
 
@@ -134,6 +134,7 @@ class _Source:
         origin: Where it came from.
         dtype: Of its weights.
         load: Its model in memory, in float32 where `as_saved` is False.
+        generation: How it generates, from the model if that is there.
         read: Opens its weights; None if the whole model has to be loaded for that.
     """
 
@@ -142,6 +143,7 @@ class _Source:
     origin: Origin
     dtype: torch.dtype
     load: Callable[[], PreTrainedModel]
+    generation: Callable[[PreTrainedModel | None], GenerationConfig]
     read: Callable[[], Callable[[str], Tensor] | None]
 
 
@@ -158,7 +160,8 @@ def _open(teacher: TeacherLike, revision: str | None, token: str | bool | None) 
         )
     if "quantization_config" in model.config.to_dict():
         raise ValueError("The teacher is quantised: its weights cannot be grown. Load it unquantised.")
-    return _Source(model.config, type(model), origin, model.dtype, lambda: model, lambda: None)
+    own = deepcopy(model.generation_config) if model.can_generate() else GenerationConfig()
+    return _Source(model.config, type(model), origin, model.dtype, lambda: model, lambda _: own, lambda: None)
 
 
 def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) -> _Source:
@@ -182,10 +185,18 @@ def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) 
         model = build_on_meta(model_class, config)
         model.tie_weights()
         names = [each for each, _ in model.named_parameters()]
-        return open_safetensors(name, names, model.base_model_prefix, **found)
+        return open_safetensors(name, names, model.base_model_prefix, model.all_tied_weights_keys, **found)
+
+    def generation(model: PreTrainedModel | None) -> GenerationConfig:
+        if model is not None:
+            return deepcopy(model.generation_config)
+        try:
+            return GenerationConfig.from_pretrained(name, **found)
+        except OSError:
+            return GenerationConfig.from_model_config(config)
 
     dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    return _Source(config, model_class, origin, dtype, load, read)
+    return _Source(config, model_class, origin, dtype, load, generation, read)
 
 
 def _without_adapters(model: Any) -> Any:
@@ -276,8 +287,8 @@ def _carried_out(
     student.tie_weights()
     fill(student, growth)
     student.eval()
-    if student.can_generate() and teacher is not None:
-        student.generation_config = deepcopy(teacher.generation_config)
+    if student.can_generate():
+        student.generation_config = source.generation(teacher)
     report = report_on(plan, student, growth, teacher if verify else None, full=verify == "full")
     if report.exact is False and (plan.width_method, plan.depth_method) == ("exact", "identity"):
         raise ValueError(
@@ -285,6 +296,7 @@ def _carried_out(
             '`method="near"` and the other methods do not ask for it.'
         )
     remember_plan(student, plan)
+    student.config.dtype = dtype
     return student.to(dtype), report
 
 

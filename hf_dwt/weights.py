@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,6 +20,7 @@ def open_safetensors(
     name: str | os.PathLike[str],
     expected: Iterable[str],
     prefix: str,
+    tied: Mapping[str, str],
     *,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -30,6 +31,7 @@ def open_safetensors(
         name: Folder or Hub id.
         expected: Names of the parameters that will be asked for.
         prefix: Of the backbone's parameters in a model with a head; a checkpoint may have it or lack it.
+        tied: Names that stand for the same parameter as another.
         revision: Branch, tag or commit.
         token: Hub token.
 
@@ -50,7 +52,8 @@ def open_safetensors(
         return None
     names = {}
     for each in expected:
-        candidates = (each, f"{prefix}.{each}", each.removeprefix(f"{prefix}."))
+        same = [each, tied.get(each, each), *(name for name, other in tied.items() if other == each)]
+        candidates = (form for name in same for form in (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")))
         found = next((candidate for candidate in candidates if candidate in held), None)
         if found is None:
             return None

@@ -52,6 +52,10 @@ class Blocks:
         hidden = {part.module for part in self.anatomy.parts.values() if part.norm and part.dimensions == (_HIDDEN,)}
         return next((module for module in norms if module in hidden), None)
 
+    def _last_writer(self, modules: list[str]) -> str:
+        """What the norm after these modules normalises besides the residual stream, '' if nothing was found."""
+        return next((module for module in reversed(modules) if module in self.residual_writers), "")
+
     @cached_property
     def post_norm(self) -> PostNormBlock:
         """The modules of a layer that normalises after its residual sums, by the order in which they ran.
@@ -61,7 +65,7 @@ class Blocks:
         """
         order = [module for module in self.order if "*" in module]
         norms = [module for module in order if module in self.anatomy.flow.norms]
-        writers = [module for module in order if module in self.residual_writers]
+        writers = [self._last_writer(order[: order.index(norm)]) for norm in norms]
         readers = [
             part.module
             for kind in self.anatomy.parts
@@ -69,10 +73,10 @@ class Blocks:
             and {each.segments for each in part.dimensions} == {("intermediate",), ("hidden",)}
             and part.module not in writers
         ]
-        if len(norms) != 2 or len(writers) != 2 or len(readers) != 1:
+        if len(norms) != 2 or len(set(writers) - {""}) != 2 or len(readers) != 1:
             raise ValueError(
                 "A layer that normalises after its residual sums can be worked on only if it is attention and one "
-                f"feed-forward block; this one has {len(norms)} norms, {len(writers)} matrices that write and "
-                f"{len(readers)} that read for the feed-forward units."
+                f"feed-forward block; this one has {len(norms)} norms, and {len(readers)} matrices that read for the "
+                "feed-forward units."
             )
         return PostNormBlock(writers[0], norms[0], readers[0], writers[1], norms[1])

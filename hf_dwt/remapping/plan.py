@@ -33,6 +33,13 @@ class GrowthPlan:
         seed: Of everything random.
         inferred: Sizes that were not given, by field.
         version: Of hf_dwt.
+
+    Example:
+        >>> from hf_dwt import plan_growth
+        >>> from transformers import BertConfig, BertForMaskedLM
+        >>> small = BertForMaskedLM(BertConfig(vocab_size=99, hidden_size=24, num_hidden_layers=1))
+        >>> print(plan_growth(small, hidden_size=48).width_method)
+        exact
     """
 
     architecture: str

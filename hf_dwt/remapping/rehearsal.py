@@ -28,7 +28,7 @@ def settle(model_class: type[PreTrainedModel], plan: GrowthPlan) -> GrowthPlan:
         ValueError: If the class cannot be taken apart, or a tiny student is not equal to its teacher where this one
             should be; it names the fields that cannot grow.
     """
-    anatomy = find_anatomy(model_class, plan.configs()[0])
+    anatomy = _taken_apart(model_class, plan)
     old, new = (read_sizes(config) for config in plan.configs())
     if old["layers"] != new["layers"] and not anatomy.layers:
         raise ValueError(
@@ -40,6 +40,13 @@ def settle(model_class: type[PreTrainedModel], plan: GrowthPlan) -> GrowthPlan:
     if not difference.exact and (preserving or anatomy.options):
         raise ValueError(_explanation(model_class, anatomy, plan, difference))
     return replace(plan, choices=settled.choices)
+
+
+def _taken_apart(model_class: type[PreTrainedModel], plan: GrowthPlan) -> Anatomy:
+    try:
+        return find_anatomy(model_class, plan.configs()[0])
+    except Exception as error:  # A modelling file may raise anything.
+        raise ValueError(f"`{model_class.__name__}` cannot be taken apart: {error}") from error
 
 
 def rehearse(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: GrowthPlan) -> tuple[GrowthPlan, Difference]:
@@ -58,7 +65,10 @@ def rehearse(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: GrowthP
     for choices in _answers(anatomy, small):
         growth = Growth(replace(small, choices=choices), anatomy, weights.__getitem__)
         fill(student, growth)
-        difference = compare(teacher, student, inputs, growth.expansions["hidden"])
+        try:
+            difference = compare(teacher, student, inputs, growth.expansions["hidden"])
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(f"No tiny `{model_class.__name__}` of the student's proportions runs: {error}") from error
         if best is None or difference.relative < best[0].relative:
             best = difference, choices
         if difference.exact:
@@ -102,7 +112,8 @@ def _explanation(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: Gro
         if grown and not _grows_alone(model_class, anatomy, plan, grown):
             blamed.extend(f"`{name}`" for axis in grown for name in fields_of(teacher, axis)[:1])
     which = " and ".join(blamed) or "these sizes together"
-    alibi = " Attention that depends on the number of heads, as ALiBi does, is one reason." if "heads" in which else ""
+    heads = new["heads"] != old["heads"] and any(f"`{each}`" in which for each in fields_of(teacher, "heads"))
+    alibi = " Attention that depends on the number of heads, as ALiBi does, is one reason." if heads else ""
     return (
         f"Growing {which} of `{name}` is not exact: a tiny model of its class was off by {difference.relative:.1g} "
         f'standard deviations.{alibi} Leave it as it is, or take a method that preserves nothing: `method="random"`.'

@@ -41,6 +41,13 @@ class RemappingReport:
         training_losses: Teacher's and student's loss in training mode, dropout on, if asked for.
         bfloat16: Their difference in bfloat16, if asked for.
         warnings: What a user should know.
+
+    Example:
+        >>> from hf_dwt import from_weak_teacher
+        >>> from transformers import BertConfig, BertForMaskedLM
+        >>> small = BertForMaskedLM(BertConfig(vocab_size=99, hidden_size=24, num_hidden_layers=1))
+        >>> from_weak_teacher(small, vocab_size=128, output_report=True)[1].exact
+        True
     """
 
     plan: GrowthPlan
@@ -140,4 +147,9 @@ def _warnings(report: RemappingReport, teacher: PreTrainedModel) -> Iterator[str
 
 
 def _in_float32(model: PreTrainedModel) -> PreTrainedModel:
-    return model if model.dtype in (torch.float32, torch.float64) else deepcopy(model).float()
+    """The model in full precision; built anew, since a cast also rounds what is computed once, as rotary angles."""
+    if model.dtype in (torch.float32, torch.float64):
+        return model
+    full = type(model)._from_config(deepcopy(model.config), dtype=torch.float32)
+    full.load_state_dict(model.state_dict())
+    return full.eval()

@@ -66,11 +66,13 @@ def compare(
     has_head = teacher.get_output_embeddings() is not None
     if has_head:
         ours = ours[..., : theirs.shape[-1]]
-    else:
+    elif theirs.shape[-1] == hidden.num_old and ours.shape[-1] == len(hidden.source):
         kept = ~hidden.new
         ours, theirs = ours[..., kept], theirs[..., hidden.source[kept]]
-    read = inputs["attention_mask"].bool()
-    found = difference_of(theirs[read], ours[read])
+    mask = inputs["attention_mask"].bool()
+    if theirs.shape[:2] == mask.shape:
+        theirs, ours = theirs[mask], ours[mask]
+    found = difference_of(theirs, ours)
     return found if has_head else replace(found, agreement=None)
 
 
