@@ -13,6 +13,7 @@ from hf_dwt.arguments import DistillationArguments
 from hf_dwt.compatibility import check_pair, judge, require_unknown_token, warn_of_equals
 from hf_dwt.positions import Positions, without_labels
 from hf_dwt.preflight import first_impression
+from hf_dwt.remapping.plan import plan_of
 from hf_dwt.teacher import Origin, Teacher, as_teacher
 from hf_dwt.vocabulary import num_shared_tokens
 
@@ -89,7 +90,8 @@ class Teaching:
             return
         impression = first_impression(batches, positions_of, logits_of)
         judge(teacher, impression, allow_bad_teacher=self._choices.allow_bad_teacher)
-        if student is not None:
+        if plan_of(student) is not None:
+            assert student is not None
             positions = positions_of(batches[0])
             warn_of_equals(student, without_labels(batches[0]), positions, logits_of(batches[0], positions))
 

@@ -96,7 +96,7 @@ def new_model(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrain
 
 
 def build_student(
-    recipe: Recipe, config: PreTrainedConfig, kind: Kind, seed: int, teacher: Teacher | None
+    recipe: Recipe, config: PreTrainedConfig, kind: Kind, seed: int, teacher: Teacher | None = None
 ) -> PreTrainedModel:
     """The student: random weights that depend on the seed alone, grown ones, or those of the model that is named."""
     if recipe.growth is not None:
