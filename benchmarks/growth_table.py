@@ -80,7 +80,7 @@ def verdict(row: dict[str, Any], kind: str) -> str:
     """One cell: exact, how far off, refused, or what must not be."""
     found = row.get("growths", {}).get(kind)
     if found is None:
-        return "–"
+        return "-"
     if "refused" in found:
         return "refused"
     if "crashed" in found:
@@ -115,10 +115,15 @@ def count(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "dense and exact at width x2": len(exact),
         "share of the dense that is exact (bar 85 %)": f"{len(exact) / max(1, len(dense)):.1%}",
         "listed families exact at width x2": f"{len(families)} of {len(FAMILIES)}",
-        "silently wrong": sum(verdict(row, kind).startswith("WRONG") for row, kind in cells),
+        "not judged: the process died or ran out of time": sum(_died(row) for row in rows),
+        "silently wrong, of those judged": sum(verdict(row, kind).startswith("WRONG") for row, kind in cells),
         "neither grown nor refused (another exception)": sum(verdict(row, kind) == "CRASHED" for row, kind in cells),
         **{f"dense and exact: {kind}": sum(_is_exact(row, kind) for row in dense) for kind in KINDS},
     }
+
+
+def _died(row: dict[str, Any]) -> bool:
+    return "its process ended" in row.get("unbuilt", "")
 
 
 def _is_exact(row: dict[str, Any], kind: str) -> bool:
@@ -132,9 +137,10 @@ def _page(rows: list[dict[str, Any]], counts: dict[str, Any]) -> str:
         "# Growing every language model class of transformers",
         "",
         f"`python -m benchmarks.growth_sweep`; transformers {versions['transformers']}, torch {versions['torch']}.",
-        "Tiny teachers of the default configuration with random weights, grown with `from_weak_teacher`; logits compared",
-        "by the sweep itself. exact: at most 1e-4 standard deviations apart in float32, or in float64 where rounding",
-        "hides it. off: what `near` is off by. WRONG: claimed exact, and is not.",
+        "Tiny teachers of the default configuration with random weights, grown with `from_weak_teacher`; logits",
+        "compared by the sweep itself. exact: at most 1e-4 standard deviations apart in float32, or in float64 where",
+        "rounding hides it. off: what `near` is off by. WRONG: claimed exact, and is not. A class whose process died",
+        "was not judged at all: it may be anything.",
         "",
         "| | |",
         "|---|---|",
