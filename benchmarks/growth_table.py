@@ -91,31 +91,34 @@ def verdict(row: dict[str, Any], kind: str) -> str:
 
 
 def write_tables(lines: Path, folder: Path) -> str:
-    """Write growth_sweep.md and growth_sweep.json, and return the counts."""
+    """Write growth_sweep.md, and return the counts."""
     rows = sorted((json.loads(line) for line in lines.read_text().splitlines()), key=lambda row: row["class"])
     counts = count(rows)
-    (folder / "growth_sweep.json").write_text(json.dumps({"counts": counts, "rows": rows}, indent=1) + "\n")
     (folder / "growth_sweep.md").write_text(_page(rows, counts))
     return "\n".join(f"{name}: {value}" for name, value in counts.items())
 
 
 def count(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The numbers that the bars are about."""
-    built = [row for row in rows if "growths" in row]
+    built = [row for row in rows if row.get("growths")]
     dense = [row for row in built if row["sort"] == "dense"]
+    unjudged = [row for row in rows if "unjudged" in row]
+    num_dense = len(dense) + sum(row["sort"] == "dense" for row in unjudged)
     exact = [row for row in dense if _is_exact(row, "width x2")]
     cells = [(row, kind) for row in built for kind in KINDS]
     families = [name for name in FAMILIES if any(row["class"] == name and _is_exact(row, "width x2") for row in rows)]
     return {
         "classes": len(rows),
         "built tiny": len(built),
-        "not built tiny": len(rows) - len(built),
+        "not built tiny": sum("unbuilt" in row for row in rows),
+        "not judged: the process died or ran out of time": len(unjudged),
         "exact at width x2, of any sort": sum(_is_exact(row, "width x2") for row in built),
         "dense and built tiny": len(dense),
         "dense and exact at width x2": len(exact),
         "share of the dense that is exact (bar 85 %)": f"{len(exact) / max(1, len(dense)):.1%}",
         "listed families exact at width x2": f"{len(families)} of {len(FAMILIES)}",
-        "silently wrong": sum(verdict(row, kind).startswith("WRONG") for row, kind in cells),
+        "the same share if the dense that were not judged are not exact": f"{len(exact) / max(1, num_dense):.1%}",
+        "silently wrong, of those judged": sum(verdict(row, kind).startswith("WRONG") for row, kind in cells),
         "neither grown nor refused (another exception)": sum(verdict(row, kind) == "CRASHED" for row, kind in cells),
         **{f"dense and exact: {kind}": sum(_is_exact(row, kind) for row in dense) for kind in KINDS},
     }
@@ -127,14 +130,15 @@ def _is_exact(row: dict[str, Any], kind: str) -> bool:
 
 def _page(rows: list[dict[str, Any]], counts: dict[str, Any]) -> str:
     versions = next(row for row in rows if "transformers" in row)
-    built = [row for row in rows if "growths" in row]
+    built = [row for row in rows if row.get("growths")]
     page = [
         "# Growing every language model class of transformers",
         "",
         f"`python -m benchmarks.growth_sweep`; transformers {versions['transformers']}, torch {versions['torch']}.",
         "Tiny teachers of the default configuration with random weights, grown with `from_weak_teacher`; logits",
         "compared by the sweep itself. exact: at most 1e-4 standard deviations apart in float32, or in float64 where",
-        "rounding hides it. off: what `near` is off by. WRONG: claimed exact, and is not.",
+        "rounding hides it. off: what `near` is off by. WRONG: claimed exact, and is not. A class whose process died",
+        "was not judged at all: it may be anything.",
         "",
         "| | |",
         "|---|---|",
@@ -152,6 +156,10 @@ def _page(rows: list[dict[str, Any]], counts: dict[str, Any]) -> str:
         "## Refused, and why",
         "",
         *(f"- {row['class']}, {_refused_kinds(row)}" for row in built if _refused_kinds(row)),
+        "",
+        "## Not judged, and why",
+        "",
+        *(f"- {row['class']} ({row['sort']}): {row['unjudged']}" for row in rows if "unjudged" in row),
         "",
         "## Not built or run tiny, and why",
         "",
