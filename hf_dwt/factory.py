@@ -23,7 +23,7 @@ from hf_dwt.remapping.report import RemappingReport, report_on
 from hf_dwt.remapping.sizes import field_of, follow_layers, grown_config, keep_norms, read_sizes
 from hf_dwt.remapping.tiny import build_on_meta
 from hf_dwt.remapping.width import hidden_share
-from hf_dwt.teacher import Origin, Teacher, check_folder
+from hf_dwt.teacher import Origin, Teacher, check_folder, without_conversion_service
 from hf_dwt.weights import open_safetensors
 
 logger = logging.get_logger(__name__)
@@ -51,7 +51,7 @@ def from_weak_teacher(
     """Make a larger student out of a smaller model of the same class.
 
     Args:
-        teacher: A `Teacher`, a model (a bare encoder too), a folder or a Hub id.
+        teacher: A `Teacher`, a model (a bare encoder too), a folder or a Hub id; only safetensors are read.
         config: The student's configuration; or a plan of an earlier growth, which is then replayed bit for bit.
         revision: Branch, tag or commit of a Hub id.
         token: Hub token.
@@ -77,7 +77,7 @@ def from_weak_teacher(
         TypeError: If `teacher` is nothing that can be grown.
 
     Reference:
-        Lee et al., 2023, section 3.3, for `repeat_last`; docs of `remapping` for the others.
+        Lee et al., 2023, section 3.3, for `repeat_last`; the modules of `remapping` for the others.
 
     Example:
         >>> from transformers import BertConfig, BertForMaskedLM
@@ -133,7 +133,7 @@ class _Source:
         model_class: Its class.
         origin: Where it came from.
         dtype: Of its weights.
-        load: Its model in memory, in float32 where `as_saved` is False.
+        load: Its model in memory, as it was saved.
         generation: How it generates, from the model if that is there.
         read: Opens its weights; None if the whole model has to be loaded for that.
     """
@@ -176,7 +176,10 @@ def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) 
     model_class: type[PreTrainedModel] = getattr(transformers, architecture)
 
     def load() -> PreTrainedModel:
-        model, loading = model_class.from_pretrained(name, output_loading_info=True, dtype="auto", **found)
+        with without_conversion_service():
+            model, loading = model_class.from_pretrained(
+                name, output_loading_info=True, dtype="auto", use_safetensors=True, **found
+            )
         if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"{origin} was saved without {', '.join(missing[:3])}: there is nothing to grow from.")
         return model

@@ -205,13 +205,13 @@ def load_teacher(
     weights: dict[str, Any] = {"dtype": dtype or "auto", "ignore_mismatched_sizes": True}
     weights["use_safetensors"] = None if allow_pickle else True
     try:
-        with _without_conversion_service():
+        with without_conversion_service():
             model, loading = auto_class.from_pretrained(name, output_loading_info=True, **weights, **source)
     except OSError as error:
         hint = "" if allow_pickle else " Only safetensors are read unless you pass `allow_pickle=True`."
         raise OSError(f"The weights of the teacher ({origin}) could not be loaded: {error}{hint}") from error
     _refuse_new_weights(origin, loading)
-    return Teacher(model, _load_tokenizer(name, source), origin)
+    return Teacher(model, load_tokenizer(name, source), origin)
 
 
 def as_teacher(teacher: "Teacher | PreTrainedModel | str | os.PathLike[str]", dtype: str | None = None) -> Teacher:
@@ -272,7 +272,13 @@ def _refuse_new_weights(origin: Origin, loading: Mapping[str, Any]) -> None:
         )
 
 
-def _load_tokenizer(name: str, source: Mapping[str, Any]) -> Any | None:
+def load_tokenizer(name: str, source: Mapping[str, Any]) -> Any | None:
+    """Load the tokenizer beside a model, None (and a warning) if there is none.
+
+    Args:
+        name: Folder or Hub id.
+        source: Arguments of `from_pretrained`.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
     except (OSError, ValueError):
@@ -285,7 +291,7 @@ def _load_tokenizer(name: str, source: Mapping[str, Any]) -> Any | None:
 
 
 @contextmanager
-def _without_conversion_service() -> Iterator[None]:
+def without_conversion_service() -> Iterator[None]:
     """Keep transformers from asking a third party, token in hand, to convert a `.bin` file in the background."""
     variable = "DISABLE_SAFETENSORS_CONVERSION"
     before = os.environ.get(variable)

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from hf_dwt.cli.recipe import RecipeError, parse_options, reading
 from hf_dwt.factory import from_weak_teacher, plan_growth
+from hf_dwt.teacher import load_tokenizer
 
 
 def grow(
@@ -74,17 +74,9 @@ def grow(
         )
     student.save_pretrained(folder)
     report.plan.save(folder)
-    _save_tokenizer(teacher, revision, folder)
+    tokenizer = load_tokenizer(teacher, {"revision": revision or "main"})
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
     for text in (report.plan, report):
         console.print(str(text), markup=False, highlight=False, soft_wrap=True)
     console.print(f"The student is in {folder}.")
-
-
-def _save_tokenizer(teacher: str, revision: str | None, folder: Path) -> None:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(teacher, revision=revision or "main")
-    except (OSError, ValueError):
-        return
-    # Without tokenizer files transformers may answer with a tokenizer that has special tokens only.
-    if len(tokenizer) > len(tokenizer.all_special_ids):
-        tokenizer.save_pretrained(folder)

@@ -86,17 +86,22 @@ def find_anatomy(model_class: type[PreTrainedModel], config: PretrainedConfig) -
     Raises:
         ValueError: If some parameter's axes cannot be found, or no tiny model of the class can be run.
     """
-    dimensions = find_dimensions(model_class, config)
-    layers = _layer_lists(model_class, config)
-    model = build_random(model_class, _probe(config, representative_layers(model_class, config)))
+    try:
+        return _taken_apart(model_class, config)
+    except Exception as error:  # A modelling file may raise anything.
+        raise ValueError(f"`{model_class.__name__}` cannot be taken apart: {error}") from error
+
+
+def _taken_apart(model_class: type[PreTrainedModel], config: PretrainedConfig) -> Anatomy:
+    kept = representative_layers(model_class, config)
+    dimensions = find_dimensions(model_class, config, kept)
+    layers = _layer_lists(model_class, config, kept)
+    model = build_random(model_class, _probe(config, kept))
     modules = dict(model.named_modules())
     names = [
         name for name, module in modules.items() if name.rpartition(".")[2].isdecimal() and list(module.children())
     ]
-    try:
-        flow = watch(model, random_inputs(model.config.get_text_config().vocab_size), names)
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, NotImplementedError) as error:
-        raise ValueError(f"No tiny `{model_class.__name__}` could be run to see what feeds what: {error}") from error
+    flow = watch(model, random_inputs(model.config.get_text_config().vocab_size), names)
     head = model.get_output_embeddings()
     embeddings = model.get_input_embeddings()
     heads_show = any(set(each.segments) == {"query"} for shape in dimensions.values() for each in shape)
@@ -125,11 +130,10 @@ def _probe(config: PretrainedConfig, layers: list[int]) -> PretrainedConfig:
     return tiny_config(config, probe_sizes(read_sizes(config), 0, apart=False), layers)
 
 
-def _layer_lists(model_class: type[PreTrainedModel], config: PretrainedConfig) -> tuple[str, ...]:
+def _layer_lists(model_class: type[PreTrainedModel], config: PretrainedConfig, kept: list[int]) -> tuple[str, ...]:
     counts = []
-    kept = representative_layers(model_class, config)
     for layers in (kept, [*kept, kept[-1]]):
-        found = numbered(list(build_on_meta(model_class, _probe(config, layers)).state_dict()))
+        found = numbered(build_on_meta(model_class, _probe(config, layers)).state_dict())
         counts.append(({prefix: len(numbers) for prefix, numbers in found.items()}, len(layers)))
     (few, num_few), (many, num_many) = counts
     return tuple(

@@ -5,13 +5,13 @@ always three times the hidden size runs three times along the hidden axis. Nothi
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_dwt.remapping.sizes import Sizes, read_sizes
-from hf_dwt.remapping.tiny import build_on_meta, representative_layers, tiny_config
+from hf_dwt.remapping.tiny import build_on_meta, tiny_config
 
 # An axis as a parameter sees it: "query" is heads x head_dim, "key_value" is key_value_heads x head_dim, "heads x 3" is
 # three entries for every head.
@@ -59,8 +59,15 @@ def axis_sizes(sizes: Sizes) -> dict[str, int]:
     return values
 
 
-def find_dimensions(model_class: type[PreTrainedModel], config: PretrainedConfig) -> dict[str, tuple[Dimension, ...]]:
+def find_dimensions(
+    model_class: type[PreTrainedModel], config: PretrainedConfig, layers: Sequence[int]
+) -> dict[str, tuple[Dimension, ...]]:
     """Find the axes of every kind of parameter.
+
+    Args:
+        model_class: The class.
+        config: Of a real model.
+        layers: One of every sort of its layers, see `tiny.representative_layers`.
 
     Returns:
         Kind of parameter (see `kind_of`) to its dimensions.
@@ -68,7 +75,6 @@ def find_dimensions(model_class: type[PreTrainedModel], config: PretrainedConfig
     Raises:
         ValueError: If a dimension follows no axis that is known; it names the parameter.
     """
-    layers = representative_layers(model_class, config)
     observed: list[tuple[dict[str, int], dict[str, tuple[int, ...]]]] = []
     for number in range(len(_PROBES)):
         probe = tiny_config(config, probe_sizes(read_sizes(config), number), layers)
@@ -143,7 +149,7 @@ _FUSED: tuple[tuple[str, ...], ...] = (
 )
 
 
-def numbered(names: Mapping[str, object] | list[str]) -> dict[str, set[int]]:
+def numbered(names: Iterable[str]) -> dict[str, set[int]]:
     """Prefixes that are followed by a number, with the numbers seen."""
     found: dict[str, set[int]] = {}
     for name in names:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hf_dwt.remapping.registry import Registry
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -50,15 +52,16 @@ def spread(num_old: int, num_new: int) -> list[int]:
     return [int((index + 0.5) * num_old / num_new) for index in range(num_new)]
 
 
-DEPTH_METHODS: dict[str, DepthMethod] = {
-    "identity": identity,
-    "repeat_last": repeat_last,
-    "stack": stack,
-    "interleave": interleave,
-    "spread": spread,
-}
-
-_BUILT_IN = frozenset(DEPTH_METHODS)
+DEPTH_METHODS: Registry[DepthMethod] = Registry(
+    "depth method",
+    {
+        "identity": identity,
+        "repeat_last": repeat_last,
+        "stack": stack,
+        "interleave": interleave,
+        "spread": spread,
+    },
+)
 
 
 def register_depth_method(name: str) -> Callable[[DepthMethod], DepthMethod]:
@@ -75,14 +78,7 @@ def register_depth_method(name: str) -> Callable[[DepthMethod], DepthMethod]:
         ... def repeat_first(num_old: int, num_new: int) -> list[int]:
         ...     return [max(0, layer - (num_new - num_old)) for layer in range(num_new)]
     """
-    if name in _BUILT_IN:
-        raise ValueError(f"{name!r} is a built-in depth method: register yours under another name.")
-
-    def register(method: DepthMethod) -> DepthMethod:
-        DEPTH_METHODS[name] = method
-        return method
-
-    return register
+    return DEPTH_METHODS.register(name)
 
 
 def layer_map(name: str, num_old: int, num_new: int) -> tuple[Layer, ...]:

@@ -266,9 +266,9 @@ def fill(student: PreTrainedModel, growth: Growth) -> None:
     Raises:
         ValueError: If the layer that a parameter would come from has none of its name.
     """
-    parameters = dict(student.named_parameters())
-    saved = {name: buffer for name, buffer in student.named_buffers() if name in student.state_dict()}
-    for name, target in {**parameters, **saved}.items():
+    saved = set(student.state_dict())
+    buffers = {name: buffer for name, buffer in student.named_buffers() if name in saved}
+    for name, target in {**dict(student.named_parameters()), **buffers}.items():
         try:
             target.copy_(growth.tensor(name))
         except KeyError as error:

@@ -124,5 +124,9 @@ def save_plan_of(model: Any, folder: str | Path) -> None:
 
 
 def plan_of(model: Any) -> GrowthPlan | None:
-    """The plan by which a model was grown in this process, None if it was not."""
-    return _PLANS.get(model) if isinstance(model, PreTrainedModel) else None
+    """The plan by which a model was grown, in this process or before it was loaded from a folder; else None."""
+    if not isinstance(model, PreTrainedModel):
+        return None
+    if model in _PLANS or not (model.name_or_path and (Path(model.name_or_path) / FILE_NAME).is_file()):
+        return _PLANS.get(model)
+    return GrowthPlan.load(model.name_or_path)

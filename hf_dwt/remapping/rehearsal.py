@@ -28,7 +28,7 @@ def settle(model_class: type[PreTrainedModel], plan: GrowthPlan) -> GrowthPlan:
         ValueError: If the class cannot be taken apart, or a tiny student is not equal to its teacher where this one
             should be; it names the fields that cannot grow.
     """
-    anatomy = _taken_apart(model_class, plan)
+    anatomy = find_anatomy(model_class, plan.configs()[0])
     old, new = (read_sizes(config) for config in plan.configs())
     if old["layers"] != new["layers"] and not anatomy.layers:
         raise ValueError(
@@ -40,13 +40,6 @@ def settle(model_class: type[PreTrainedModel], plan: GrowthPlan) -> GrowthPlan:
     if not difference.exact and (preserving or anatomy.options):
         raise ValueError(_explanation(model_class, anatomy, plan, difference))
     return replace(plan, choices=settled.choices)
-
-
-def _taken_apart(model_class: type[PreTrainedModel], plan: GrowthPlan) -> Anatomy:
-    try:
-        return find_anatomy(model_class, plan.configs()[0])
-    except Exception as error:  # A modelling file may raise anything.
-        raise ValueError(f"`{model_class.__name__}` cannot be taken apart: {error}") from error
 
 
 def rehearse(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: GrowthPlan) -> tuple[GrowthPlan, Difference]:
@@ -202,6 +195,10 @@ def _tiny_sizes(old: Sizes, new: Sizes, fewest_heads: bool) -> tuple[dict[str, i
         if axis in old:
             share = old[axis] / old["hidden"]
             small[axis] = 16 * max(1, round(small["hidden"] * share / 16))
+            if axis == "embedding" and old[axis] < old["hidden"]:
+                small[axis] = min(
+                    small[axis], small["hidden"] // 2
+                )  # Of one size, nothing would project one to the other.
             large[axis] = _in_proportion(small[axis], old[axis], new[axis], 16)
     if old.get("embedding") == old["hidden"] and new["embedding"] == new["hidden"]:
         large["embedding"] = large["hidden"]

@@ -32,7 +32,7 @@ class RemappingReport:
     Attributes:
         plan: What was done.
         difference: Between the student's outputs and the teacher's on random tokens; None if it was not measured.
-        cached_difference: The same for a causal model that reads in two parts, the first from its cache.
+        cached_difference: The same where both read in two parts, the first from the cache; None without a cache.
         in_double: The same as `difference` in float64, measured only where float32 could not decide.
         exact: Whether the student equals its teacher; None if it was not measured.
         num_parameters: Of the student.
@@ -100,7 +100,9 @@ def report_on(
     """
     sizes = {name: parameter.numel() for name, parameter in student.named_parameters()}
     shares = {name: growth.shares(name) if growth else Shares(0.0, 0.0, 1.0) for name in sizes}
-    kinds = {kind_of(name): [each for each in sizes if kind_of(each) == kind_of(name)] for name in sizes}
+    kinds: dict[str, list[str]] = {}
+    for name in sizes:
+        kinds.setdefault(kind_of(name), []).append(name)
     found = RemappingReport(
         plan=plan,
         difference=None,

@@ -95,15 +95,12 @@ def build_random(model_class: type[PreTrainedModel], config: PretrainedConfig, s
     return model
 
 
-def random_inputs(
-    vocab_size: int, length: int = 12, batch_size: int = 3, padding: bool = True, seed: int = 1
-) -> dict[str, torch.Tensor]:
+def random_inputs(vocab_size: int, length: int = 12, batch_size: int = 3, seed: int = 1) -> dict[str, torch.Tensor]:
     """Random token ids, shape (batch, length), the second example padded on its right."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, vocab_size, (batch_size, length), generator=generator)
     mask = torch.ones_like(ids)
-    if padding:
-        mask[1, length - length // 3 :] = 0
+    mask[1, length - length // 3 :] = 0
     return {"input_ids": ids, "attention_mask": mask}
 
 

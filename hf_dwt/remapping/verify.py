@@ -86,24 +86,27 @@ def first_output(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor
 def verification_inputs(config: PretrainedConfig, seed: int) -> dict[str, Tensor]:
     """Random tokens, one of the examples padded."""
     sizes = read_sizes(config)
-    length = min(48, sizes.get("positions") or 48, 48)
+    length = min(48, sizes.get("positions") or 48)
     return random_inputs(sizes["vocabulary"], max(4, length - 4), batch_size=4, seed=seed)
 
 
 @torch.no_grad()
 def compare_with_cache(teacher: PreTrainedModel, student: PreTrainedModel, ids: Tensor) -> Difference | None:
-    """Compare a student that reads in two parts with a teacher that reads at once; None where there is no cache."""
+    """Compare models that read in two parts, the first one from the cache; None where there is no cache."""
     if "use_cache" not in signature(student.forward).parameters or teacher.get_output_embeddings() is None:
         return None
+    theirs, ours = _in_two_parts(teacher, ids), _in_two_parts(student, ids)
+    return None if theirs is None or ours is None else difference_of(theirs, ours[..., : theirs.shape[-1]])
+
+
+def _in_two_parts(model: PreTrainedModel, ids: Tensor) -> Tensor | None:
     half = ids.shape[1] // 2
-    first = student(input_ids=ids[:, :half], use_cache=True, return_dict=True)
+    first = model(input_ids=ids[:, :half], use_cache=True, return_dict=True)
     cache = first.get("past_key_values")
     if cache is None:
         return None
-    second = student(input_ids=ids[:, half:], past_key_values=cache, use_cache=True, return_dict=True)
-    theirs = teacher(input_ids=ids, return_dict=True).logits
-    ours = torch.cat([first.logits, second.logits], dim=1)[..., : theirs.shape[-1]]
-    return difference_of(theirs, ours)
+    second = model(input_ids=ids[:, half:], past_key_values=cache, use_cache=True, return_dict=True)
+    return torch.cat([first.logits, second.logits], dim=1)
 
 
 def difference_of(theirs: Tensor, ours: Tensor) -> Difference:

@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hf_dwt.remapping.registry import Registry
+
 NEW = -1
 Fill = Literal["zero", "mean", "random"]
 UnitSources = Callable[[str, int, int], Sequence[int]]
@@ -268,15 +270,16 @@ def near(axis: str, num_old: int, num_new: int) -> list[int]:
 
 
 # `aki` also copies: what sets it apart is which layer the copies are taken from, see `growth`.
-WIDTH_METHODS: dict[str, UnitSources] = {
-    "exact": exact,
-    "near": near,
-    "fpi": copied,
-    "aki": copied,
-    "pad": extended,
-}
-
-_BUILT_IN = frozenset(WIDTH_METHODS)
+WIDTH_METHODS: Registry[UnitSources] = Registry(
+    "width method",
+    {
+        "exact": exact,
+        "near": near,
+        "fpi": copied,
+        "aki": copied,
+        "pad": extended,
+    },
+)
 
 
 def register_width_method(name: str) -> Callable[[UnitSources], UnitSources]:
@@ -294,11 +297,4 @@ def register_width_method(name: str) -> Callable[[UnitSources], UnitSources]:
         ... def mirrored(axis: str, num_old: int, num_new: int) -> list[int]:
         ...     return [unit if unit < num_old else 2 * num_old - 1 - unit for unit in range(num_new)]
     """
-    if name in _BUILT_IN:
-        raise ValueError(f"{name!r} is a built-in width method: register yours under another name.")
-
-    def register(method: UnitSources) -> UnitSources:
-        WIDTH_METHODS[name] = method
-        return method
-
-    return register
+    return WIDTH_METHODS.register(name)
