@@ -14,7 +14,9 @@ Legend: D old hidden units, P new ones. g, b weight and bias of a norm, n = (x -
 - In a layer, x is what attention's norm wrote plus what the feed-forward units write. Mean and e of the former are
   linear, and two feed-forward units pass on a linear value, since act(u) - act(-u) = u: four helpers in all.
 - Before the head, x comes out of an activation, and no linear map knows its mean: new units predict it as well as a
-  linear map of their input can, inside the activation.
+  linear map of their input can, inside the activation. Where they miss it by m, all old units of n shift alike, and
+  the new ones move by D/P of that the other way. The tied head reads them with the mean of what it reads the old ones
+  with: with the mean of g as their weight, they undo the shift but for the part in which g varies.
 
 Backbones come out equal to rounding; what stays is what the head's prediction leaves.
 """
@@ -181,9 +183,8 @@ class NearWidth:
             size = grown.shape[-1] - self._num_new
             added = new_units(self._old(f"{norm}.weight"), grown[..., :size], self._num_new)
             return torch.cat([grown[..., :size], added], dim=-1)
-        if head is not None and module == head.norm:
-            kept = grown[: -self._num_new] if self._predicts(head) else self._old(source)
-            return torch.cat([kept, grown.new_zeros(self._num_new)])
+        if head is not None and module == head.norm and not self._predicts(head):
+            return torch.cat([self._old(source), grown.new_zeros(self._num_new)])
         if head is not None and module == head.matrix:
             return self._predicting(grown, owner, end, head)
         if block is None or module not in (block.attention_out, block.up, block.down):

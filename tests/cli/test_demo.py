@@ -49,11 +49,14 @@ def test_molecules_end_with_a_table_a_plot_a_student_and_three_completions(
 def test_speeches_train_their_teacher_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, copies in (("train.txt", 200), ("held_out.txt", 40)):
         (tmp_path / name).write_text("\n".join(SPEECH * copies))
-    options = ["--causal", "--minutes", "0.4", "--steps", "8", "--student-size", "3x128"]
+    options = ["--causal", "--minutes", "0.4", "--steps", "8", "--student-size", "3x128", "--grow"]
     assert main(["demo", "--output", str(tmp_path), *options]) == 0
     output = capsys.readouterr().out
     assert "First the teacher: a 2-layer GPT-2" in output
     assert "At equal steps (8): the teacher" in output
+    assert "grown, alone" in output
+    assert "Growing" in output
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "student" / "grown").config.n_layer == 3
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "teacher").config.n_layer == 2
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "student").config.n_layer == 3
 
@@ -61,6 +64,7 @@ def test_speeches_train_their_teacher_first(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--grow"], "the teacher of the molecules is an ALBERT, the student a BERT"),
         (["--student-size", "big"], "LAYERSxHIDDEN"),
         (["--student-size", "2x100"], "a multiple of 64"),
         (["--minutes", "0"], "must be above 0"),

@@ -8,6 +8,7 @@ from transformers import BertConfig, GPT2Config
 
 from hf_dwt.cli.recipe import Recipe, RecipeError, make_recipe
 from hf_dwt.cli.students import build_student, new_model, num_parameters, objective_of, student_config
+from hf_dwt.teacher import Teacher
 
 TEACHER = BertConfig(
     architectures=["BertForMaskedLM"],
@@ -62,3 +63,27 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 
 def test_parameters_are_counted_without_a_model() -> None:
     assert num_parameters(TEACHER, "masked") == new_model(TEACHER, "masked").num_parameters()
+
+
+def growing(method: str = "exact", **student: Any) -> Recipe:
+    content = {"teacher": {"name": "here"}, "growth": {"method": method}, "data": {"source": "a.txt"}}
+    return make_recipe({**content, "student": student})
+
+
+def test_a_recipe_grows_its_student_from_the_teacher() -> None:
+    settings = growing(hidden_size=16)
+    teacher = Teacher(new_model(TEACHER, "masked"))
+    config = student_config(settings, TEACHER)
+    assert (config.hidden_size, config.num_attention_heads, config.intermediate_size) == (16, 4, 32)
+    student = build_student(settings, config, "masked", 0, teacher)
+    ids = torch.arange(4, 20)[None]
+    torch.testing.assert_close(student.eval()(ids).logits, teacher.model(ids).logits, rtol=0, atol=1e-5)
+
+
+def test_growth_needs_a_teacher_of_the_same_architecture() -> None:
+    with pytest.raises(RecipeError, match="the recipe has no `teacher`"):
+        make_recipe({"student": {"n_layer": 2}, "growth": {}, "data": {"source": "a.txt"}})
+    with pytest.raises(RecipeError, match="of its teacher's architecture, bert; `student` asks for 'gpt2'"):
+        student_config(growing(model_type="gpt2", n_layer=2), TEACHER)
+    with pytest.raises(RecipeError, match="Did you mean `method`"):
+        make_recipe({"student": {}, "teacher": {"name": "here"}, "growth": {"metod": 1}, "data": {"source": "a"}})

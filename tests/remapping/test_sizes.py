@@ -1,0 +1,59 @@
+"""Sizes are read, inferred as users expect, and refused by name."""
+
+import pytest
+from tiny_teachers import make_config, make_tiny
+from transformers import FalconMambaConfig, GPT2Config
+
+from hf_dwt.remapping.sizes import grown_config, read_sizes
+
+
+@pytest.mark.parametrize(
+    ("family", "request_", "expected"),
+    [
+        ("bert", {"hidden_size": 64}, {"num_attention_heads": 8, "intermediate_size": 160}),
+        ("bert", {"num_attention_heads": 5}, {"hidden_size": 40, "intermediate_size": 100}),
+        ("llama", {"hidden_size": 64}, {"num_attention_heads": 8, "num_key_value_heads": 4, "intermediate_size": 160}),
+        ("distilbert", {"dim": 48}, {"n_heads": 6, "hidden_dim": 120}),
+        ("gpt2", {"n_embd": 48}, {"n_head": 6}),
+        ("electra-same-embedding", {"hidden_size": 64}, {"embedding_size": 64, "num_attention_heads": 8}),
+        ("bert", {"num_hidden_layers": 9}, {}),
+    ],
+)
+def test_sizes_left_out_follow(family: str, request_: dict[str, int], expected: dict[str, int]) -> None:
+    config, inferred = grown_config(make_config(family), None, request_)
+    for name, size in {**request_, **expected}.items():
+        assert getattr(config, name) == size
+    assert expected.items() <= inferred.items()
+    assert bool(inferred) == bool(expected)
+
+
+@pytest.mark.parametrize(
+    ("family", "request_", "message"),
+    [
+        ("bert", {"hidden_size": 16}, "`hidden_size` is 16, less than the teacher's 32"),
+        ("bert", {"hidden_size": 36}, "no multiple of the size of the teacher's heads, 8"),
+        ("bert", {"num_hiden_layers": 3}, "Did you mean `num_hidden_layers`"),
+        ("bert", {"hidden_act": "relu"}, "`hidden_act` is 'relu', the teacher has 'gelu'"),
+        ("bert", {"layer_norm_eps": 0.1}, "`layer_norm_eps` is 0.1"),
+        ("qwen3", {"num_attention_heads": 5}, "`num_key_value_heads` too"),
+        ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}}, "`rope_parameters`"),
+        ("gpt2", {"n_head": 8, "n_embd": 32}, "`n_head`|less than the teacher's"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(family: str, request_: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        grown_config(make_config(family), None, request_)
+
+
+def test_another_class_of_configuration_is_refused() -> None:
+    with pytest.raises(ValueError, match="is a GPT2Config, but the teacher has a BertConfig"):
+        grown_config(make_config("bert"), GPT2Config(), {})
+
+
+def test_models_without_heads_are_refused_for_that() -> None:
+    with pytest.raises(ValueError, match="no attention heads that can be found"):
+        read_sizes(FalconMambaConfig())
+
+
+def test_none_stands_for_four_times_the_width() -> None:
+    assert read_sizes(make_tiny("gpt2").config)["intermediate"] == 128
