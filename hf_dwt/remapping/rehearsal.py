@@ -57,8 +57,8 @@ def rehearse(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: GrowthP
     weights = teacher.state_dict()
     for choices in _answers(anatomy, small):
         growth = Growth(replace(small, choices=choices), anatomy, weights.__getitem__)
-        fill(student, growth)
         try:
+            fill(student, growth)
             difference = compare(teacher, student, inputs, growth.expansions["hidden"])
         except (RuntimeError, IndexError) as error:
             raise ValueError(f"No tiny `{model_class.__name__}` of the student's proportions runs: {error}") from error

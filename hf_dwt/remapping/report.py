@@ -137,15 +137,17 @@ def _compared(
                 bfloat16=compare(half_teacher, half_student, inputs, hidden),
                 training_losses=(training_loss(teacher, inputs), training_loss(student, inputs)),
             )
-    return replace(report, warnings=tuple(_warnings(report, teacher)))
+    return replace(report, warnings=tuple(_warnings(report)))
 
 
-def _warnings(report: RemappingReport, teacher: PreTrainedModel) -> Iterator[str]:
+def _warnings(report: RemappingReport) -> Iterator[str]:
     if report.exact and report.in_double is not None:
         yield (
             f"In float32 the student is off by {report.difference}: this is rounding, in float64 it is equal. The "
             "teacher's activations are large."
         )
+    if report.plan.width_method == "near" and not report.exact:
+        yield f"The student is near its teacher, not its equal: {report.difference}."
 
 
 def _in_float32(model: PreTrainedModel) -> PreTrainedModel:

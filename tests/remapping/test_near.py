@@ -56,6 +56,7 @@ def test_bert_with_its_head_is_near_at_half_as_much_again(seed: int) -> None:
     teacher = make_tiny("bert", hidden_size=128, intermediate_size=512, seed=seed)
     student, report = from_weak_teacher(teacher, method="near", hidden_size=192, output_report=True)
     assert not report.exact
+    assert "near its teacher, not its equal: largest difference" in report.warnings[0]
     ids = torch.randint(3, VOCABULARY, (64, 40), generator=torch.Generator().manual_seed(1))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     theirs, ours = outputs(teacher, inputs), outputs(student, inputs)
