@@ -1,4 +1,4 @@
-"""The two losses of distillation from a weak teacher, per position, and the one function that reduces them.
+"""The two losses of distillation from a weak teacher, per position, and the functions that reduce them.
 
 Pure functions of tensors: they hold no model and know nothing of masks, shifts or ranks.
 
@@ -96,27 +96,14 @@ def shared_soft_loss(
     return divergence.masked_fill(labels >= num_shared, 0.0)
 
 
-def blended_loss(
-    hard: Tensor,
-    soft: Tensor,
-    *,
-    hard_loss_weight: float,
-    soft_loss_weight: float,
-    num_items: Tensor | int,
-) -> Tensor:
-    """Weighted sum of both losses over this micro-batch, as its share of the mean over an optimiser step.
+def blended_loss(hard: Tensor, soft: Tensor, *, hard_loss_weight: float, soft_loss_weight: float) -> Tensor:
+    """Weighted sum of both losses over some positions: a scalar, nats.
 
     Args:
         hard: Shape (positions,), nats.
         soft: Shape (positions,), nats; 0 where the teacher has no say.
         hard_loss_weight: Factor of the hard loss.
         soft_loss_weight: Factor of the soft loss, temperature**2 included.
-        num_items: Number of positions in the whole optimiser step, over micro-batches and ranks. 0 counts as 1:
-            without a position the loss is a finite 0.
-
-    Returns:
-        A scalar, nats. Summed over the micro-batches and ranks of a step it is the mean over the step's positions,
-        however they are divided.
 
     Reference:
         Lee et al., 2023, equation 3.
@@ -124,8 +111,22 @@ def blended_loss(
     Example:
         >>> import torch
         >>> hard, soft = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.0])
-        >>> blended_loss(hard, soft, hard_loss_weight=1.0, soft_loss_weight=4.0, num_items=2)
-        tensor(2.5000)
+        >>> blended_loss(hard, soft, hard_loss_weight=1.0, soft_loss_weight=4.0)
+        tensor(5.)
     """
-    total = (hard_loss_weight * hard + soft_loss_weight * soft).sum()
+    return (hard_loss_weight * hard + soft_loss_weight * soft).sum()
+
+
+def share_of_step(total: Tensor, num_items: Tensor | int) -> Tensor:
+    """Turn a loss that is summed over a micro-batch into its share of the mean over an optimiser step.
+
+    Args:
+        total: A scalar, nats.
+        num_items: Number of positions in the whole optimiser step, over micro-batches and ranks. 0 counts as 1:
+            without a position the loss is a finite 0.
+
+    Returns:
+        A scalar, nats. Summed over the micro-batches and ranks of a step it is the mean over the step's positions,
+        however they are divided.
+    """
     return total / torch.as_tensor(num_items, device=total.device).clamp(min=1)

@@ -8,7 +8,7 @@ model's own head and whatever wraps the model (DDP, FSDP, DeepSpeed) do the rest
 # Axes in names: B batch, L length, N positions, V vocabulary, H hidden.
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import logging
 
@@ -43,6 +44,9 @@ class Positions:
 
     def __len__(self) -> int:
         return self.indices.shape[0]
+
+    def __getitem__(self, rows: slice) -> "Positions":
+        return Positions(self.indices[rows], self.labels[rows], self.length)
 
     @property
     def examples(self) -> Tensor:
@@ -108,12 +112,10 @@ def logits_at(model: nn.Module, inputs: Mapping[str, Any], positions: Positions)
     Returns:
         Shape (positions, vocabulary).
     """
-    core = unwrap_peft_model(extract_model_from_parallel(model, keep_torch_compile=False))
-    backbone = core.base_model
-    if backbone is core or type(core) in _classes_without_selection:
-        _warn_of_full_path(type(core).__name__)
+    core = unwrapped(model)
+    if not _has_selection(core):
         return select(full_logits(model, inputs), positions)
-    with _keep_only(backbone, positions):
+    with _keep_only(core.base_model, positions):
         logits_1NV = full_logits(model, inputs)
     if logits_1NV.shape[:-1] != (1, len(positions)):
         _classes_without_selection.add(type(core))
@@ -121,7 +123,54 @@ def logits_at(model: nn.Module, inputs: Mapping[str, Any], positions: Positions)
     return logits_1NV.squeeze(0)
 
 
-def full_logits(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+@dataclass(frozen=True)
+class Halted:
+    """A forward pass that stopped before the head.
+
+    Attributes:
+        core: The model without what wraps it.
+        output: What its backbone answered.
+        states: Shape (positions, hidden), the backbone's hidden states at the positions.
+    """
+
+    core: PreTrainedModel
+    output: Any
+    states: Tensor
+
+    def logits_of(self, states_NH: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        """Run the rest of the model on some hidden states: logits, shape (rows, vocabulary).
+
+        The model's own forward pass is run with the backbone standing by, without the hooks and the compiled code
+        around it, which are for whole batches.
+        """
+        with _answering(self.core.base_model, _with_states(self.output, states_NH.unsqueeze(0))):
+            return full_logits(self.core.forward, inputs).squeeze(0)
+
+
+def halt_at(model: nn.Module, inputs: Mapping[str, Any], positions: Positions) -> Halted | None:
+    """Run a model, with what wraps it, up to its head; None if its class needs the full path, see `logits_at`.
+
+    Its forward pass is finished at the first position alone, and that is dropped.
+    """
+    core = unwrapped(model)
+    if not _has_selection(core):
+        return None
+    with _keep_only(core.base_model, positions, halts=True) as selection:
+        logits_11V = full_logits(model, inputs)
+        halted = selection.halted
+    if halted is None or logits_11V.shape[:-1] != (1, 1):
+        _classes_without_selection.add(type(core))
+        return None
+    return Halted(core, *halted)
+
+
+def unwrapped(model: nn.Module) -> PreTrainedModel:
+    """The language model inside of DDP, DeepSpeed, `torch.compile` and PEFT."""
+    core: PreTrainedModel = unwrap_peft_model(extract_model_from_parallel(model, keep_torch_compile=False))
+    return core
+
+
+def full_logits(model: Callable[..., Any], inputs: Mapping[str, Any]) -> Tensor:
     """Logits of one forward pass, shape (batch, length, vocabulary), from tuple and mapping outputs alike."""
     logits: Tensor = model(**inputs)[0]
     return logits
@@ -144,30 +193,55 @@ def select(states: Tensor, positions: Positions) -> Tensor:
 _classes_without_selection: set[type] = set()
 
 
-def _warn_of_full_path(name: str) -> None:
+def _has_selection(core: PreTrainedModel) -> bool:
+    if core.base_model is not core and type(core) not in _classes_without_selection:
+        return True
     logger.warning_once(
-        f"`{name}` has no backbone whose hidden states its head takes position by position: "
+        f"`{type(core).__name__}` has no backbone whose hidden states its head takes position by position: "
         "its head is run at every position, which costs time and memory but changes no result."
     )
+    return False
 
 
 class _Selection:
     """Forward hook that keeps the hidden states of some positions, and all of them while none are set.
 
-    It stays registered: `torch.compile` does not notice hooks that come and go, but it does notice `positions`.
+    It stays registered: `torch.compile` does not notice hooks that come and go, but it does notice its attributes.
     """
 
     def __init__(self) -> None:
         self.positions: Positions | None = None
+        self.halts = False
+        self.halted: tuple[Any, Tensor] | None = None
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         if self.positions is None:
             return output
-        hidden_1NH = select(output[0], self.positions).unsqueeze(0)
-        if isinstance(output, tuple):
-            return (hidden_1NH, *output[1:])
-        output.last_hidden_state = hidden_1NH
-        return output
+        hidden_NH = select(output[0], self.positions)
+        if not self.halts:
+            return _with_states(output, hidden_NH.unsqueeze(0))
+        self.halted = output, hidden_NH
+        return _with_states(output, hidden_NH[None, :1])
+
+
+def _with_states(output: Any, states: Tensor) -> Any:
+    if isinstance(output, tuple):
+        return (states, *output[1:])
+    output.last_hidden_state = states
+    return output
+
+
+@contextmanager
+def _answering(backbone: nn.Module, output: Any) -> Iterator[None]:
+    """Let a backbone give an answer that is there already."""
+    own = vars(backbone).get("forward")
+    backbone.forward = lambda *args, **kwargs: output
+    try:
+        yield
+    finally:
+        del backbone.forward
+        if own is not None:
+            backbone.forward = own
 
 
 def _selection_of(backbone: nn.Module) -> _Selection:
@@ -183,10 +257,10 @@ def _selection_of(backbone: nn.Module) -> _Selection:
 
 
 @contextmanager
-def _keep_only(backbone: nn.Module, positions: Positions) -> Iterator[None]:
+def _keep_only(backbone: nn.Module, positions: Positions, halts: bool = False) -> Iterator[_Selection]:
     selection = _selection_of(backbone)
-    selection.positions = positions
+    selection.positions, selection.halts = positions, halts
     try:
-        yield
+        yield selection
     finally:
-        selection.positions = None
+        selection.positions, selection.halts, selection.halted = None, False, None

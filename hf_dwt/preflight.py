@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 from transformers.trainer_utils import has_length
 
+from hf_dwt.heads import Head
 from hf_dwt.losses import IGNORED_LABEL, hard_loss
 from hf_dwt.positions import Positions, has_labels
 
@@ -70,7 +71,7 @@ def first_batches(
 def first_impression(
     batches: Iterable[Mapping[str, Tensor]],
     positions_of: Callable[[Mapping[str, Any]], Positions],
-    teacher_logits_of: Callable[[Mapping[str, Any], Positions], Tensor],
+    teacher_head_of: Callable[[Mapping[str, Any], Positions], Head],
 ) -> FirstImpression:
     """Measure the teacher and the unigram model on the positions whose label the teacher knows.
 
@@ -79,17 +80,19 @@ def first_impression(
     Args:
         batches: As `first_batches` returns them, on the teacher's device.
         positions_of: Finds the positions of a batch.
-        teacher_logits_of: Shape (positions, shared tokens) for a batch and its positions.
+        teacher_head_of: The teacher's head, with logits of the shared tokens, for a batch and its positions.
     """
     tokens, labels, teacher_losses = [], [], []
     num_shared = 0
     for batch in batches:
         positions = positions_of(batch)
-        logits = teacher_logits_of(batch, positions)
-        num_shared = logits.shape[-1]
-        known = positions.labels < num_shared
-        labels.append(positions.labels[known])
-        teacher_losses.append(hard_loss(logits[known], labels[-1]))
+        head = teacher_head_of(batch, positions)
+        for rows in head.parts:
+            logits, asked = head.logits(rows), positions.labels[rows]
+            num_shared = logits.shape[-1]
+            known = asked < num_shared
+            labels.append(asked[known])
+            teacher_losses.append(hard_loss(logits[known], labels[-1]))
         tokens.append(_original_tokens(batch))
     all_tokens, all_labels = torch.cat(tokens), torch.cat(labels)
     counts = torch.bincount(all_tokens[all_tokens < num_shared], minlength=num_shared) + 1

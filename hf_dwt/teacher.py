@@ -1,7 +1,7 @@
 """The weak teacher: loaded from the Hub or a folder, checked and frozen."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,8 +21,9 @@ from transformers import (
 from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import logging
 
+from hf_dwt.heads import Head, head_at
 from hf_dwt.language_models import architecture_kind, language_model_kind
-from hf_dwt.positions import Positions, logits_at
+from hf_dwt.positions import Positions
 from hf_dwt.vocabulary import num_tokens
 
 logger = logging.get_logger(__name__)
@@ -100,21 +101,23 @@ class Teacher:
         return size
 
     @torch.no_grad()
-    def logits_at(
+    def head_at(
         self,
         inputs: Mapping[str, Any],
         positions: Positions,
         num_shared_tokens: int,
+        parts: Sequence[slice] = (slice(None),),
         *,
         map_added_tokens_to_unknown: bool = False,
         student_may_add_tokens: bool = True,
-    ) -> Tensor:
-        """Logits of the shared tokens at the positions, shape (positions, shared tokens), without gradient.
+    ) -> Head:
+        """Its head at the positions, whose logits of the shared tokens have shape (positions, shared tokens).
 
         Args:
             inputs: The student's keyword arguments; those that the teacher does not know are left out.
             positions: Where to predict.
             num_shared_tokens: Real tokens that both models know, see `vocabulary.num_shared_tokens`.
+            parts: Rows of `positions` that are to be taken together.
             map_added_tokens_to_unknown: Read the unknown token where the student has added one.
             student_may_add_tokens: False spares looking for tokens that the teacher lacks, for which a GPU has to be
                 waited for: the student has none.
@@ -128,7 +131,19 @@ class Teacher:
             own["input_ids"] = self._known_tokens(inputs["input_ids"], num_shared_tokens, map_added_tokens_to_unknown)
         if "use_cache" in self._parameters:
             own["use_cache"] = False
-        return logits_at(self.model, own, positions)[:, :num_shared_tokens]
+        head = head_at(self.model, own, positions, parts)
+
+        @torch.no_grad()
+        def shared_logits_of(states: Tensor) -> Tensor:
+            return head.logits_of(states)[:, :num_shared_tokens]
+
+        return Head(head.states, shared_logits_of, head.parts)
+
+    def logits_at(
+        self, inputs: Mapping[str, Any], positions: Positions, num_shared_tokens: int, **kwargs: Any
+    ) -> Tensor:
+        """Logits of the shared tokens, shape (positions, shared tokens), without gradient; see `head_at`."""
+        return self.head_at(inputs, positions, num_shared_tokens, **kwargs).logits(slice(None))
 
     def _known_tokens(self, input_ids: Tensor, num_shared_tokens: int, map_to_unknown: bool) -> Tensor:
         added = input_ids >= num_shared_tokens

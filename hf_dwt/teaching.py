@@ -1,16 +1,18 @@
 """The teacher of a trainer: taken, asked about batches, and let go when the policy has no more use for it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
-import torch
+from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.compatibility import check_pair, judge, require_unknown_token, warn_of_equals
+from hf_dwt.heads import Head, parts_of
 from hf_dwt.positions import Positions, without_labels
 from hf_dwt.preflight import first_impression
 from hf_dwt.remapping.plan import plan_of
@@ -18,6 +20,9 @@ from hf_dwt.teacher import Origin, Teacher, as_teacher
 from hf_dwt.vocabulary import num_shared_tokens
 
 logger = logging.get_logger(__name__)
+
+# Positions that are enough to see whether two models say the same.
+_FEW = 100
 
 
 class Teaching:
@@ -28,7 +33,7 @@ class Teaching:
         choices: Precision of the teacher, and what to do about tokens that it lacks.
         student: Unwrapped.
         processing_class: The student's tokenizer, if it is known.
-        device: Where the batches are.
+        accelerator: Says where the batches are, and in what precision models are run.
 
     Raises:
         TypeError: If the source is no teacher.
@@ -41,9 +46,9 @@ class Teaching:
         choices: DistillationArguments,
         student: PreTrainedModel,
         processing_class: Any | None,
-        device: torch.device,
+        accelerator: Accelerator,
     ) -> None:
-        self._source, self._choices, self._device = source, choices, device
+        self._source, self._choices, self._accelerator = source, choices, accelerator
         self.teacher: Teacher | None = as_teacher(source, choices.teacher_dtype)
         check_pair(self.teacher, student)
         if choices.map_added_tokens_to_unknown:
@@ -54,20 +59,19 @@ class Teaching:
         )
         self._student_may_add_tokens = num_student_tokens > self._num_shared_tokens
         self.origin: Origin = self.teacher.origin
-        self.teacher.model.to(device)
+        self.teacher.model.to(accelerator.device)
 
     def take_back(self) -> Teacher:
         """Return the teacher, which is loaded and placed again if it had been let go."""
         if self.teacher is None:
             self.teacher = as_teacher(self._source, self._choices.teacher_dtype)
-            self.teacher.model.to(self._device)
+            self.teacher.model.to(self._accelerator.device)
         return self.teacher
 
     def introduce(
         self,
         batches: Sequence[Mapping[str, Any]],
         positions_of: Callable[[Mapping[str, Any]], Positions],
-        logits_of: Callable[[Mapping[str, Any], Positions], Tensor],
         student: PreTrainedModel | None,
     ) -> None:
         """Judge the teacher before it speaks, and see whether a student at its start has anything to learn from it.
@@ -76,7 +80,6 @@ class Teaching:
             batches: As `preflight.first_batches` returns them, on the teacher's device; none if the data cannot be
                 looked at without taking examples away.
             positions_of: Finds the positions of a batch.
-            logits_of: Asks the teacher.
             student: None if it has been trained already.
 
         Raises:
@@ -88,12 +91,24 @@ class Teaching:
                 "The data come from a loader of your own, or can be read once only: the teacher is not checked."
             )
             return
-        impression = first_impression(batches, positions_of, logits_of)
+        impression = first_impression(batches, positions_of, self.head_at)
         judge(teacher, impression, allow_bad_teacher=self._choices.allow_bad_teacher)
         if plan_of(student) is not None:
             assert student is not None
-            positions = positions_of(batches[0])
-            warn_of_equals(student, without_labels(batches[0]), positions, logits_of(batches[0], positions))
+            positions = positions_of(batches[0])[:_FEW]
+            own = self.head_at(batches[0], positions).logits(slice(None))
+            warn_of_equals(student, without_labels(batches[0]), positions, own)
+
+    def refuse_as_broken(self, num_positions: int) -> None:
+        """Refuse to go on with a teacher that was broken at some positions.
+
+        Raises:
+            FloatingPointError: Always.
+        """
+        raise FloatingPointError(
+            f"The teacher ({self.origin}) gave logits that are not finite, at {num_positions} positions since "
+            "training began. The student has learnt from them: go back to its last checkpoint."
+        )
 
     def let_go(self, step: int) -> None:
         """Free the teacher's memory on the accelerator, and altogether where nobody else holds it."""
@@ -102,13 +117,27 @@ class Teaching:
             self.teacher.model.to("cpu")
             self.teacher = None
 
-    def logits_at(self, inputs: Mapping[str, Any], positions: Positions) -> Tensor:
-        """Ask the teacher: logits of the shared tokens, shape (positions, shared tokens), without gradient."""
+    def head_at(self, inputs: Mapping[str, Any], positions: Positions, parts: Sequence[slice] | None = None) -> Head:
+        """Ask the teacher: its head, with logits of the shared tokens of shape (rows, shared tokens), without gradient.
+
+        Args:
+            inputs: Of the student; labels are left out.
+            positions: Where to predict.
+            parts: Rows of them that will be asked for. Default: as many as fit.
+        """
         assert self.teacher is not None
-        return self.teacher.logits_at(
-            without_labels(inputs),
-            positions,
-            self._num_shared_tokens,
-            map_added_tokens_to_unknown=self._choices.map_added_tokens_to_unknown,
-            student_may_add_tokens=self._student_may_add_tokens,
-        )
+        with self._accelerator.autocast():
+            head = self.teacher.head_at(
+                without_labels(inputs),
+                positions,
+                self._num_shared_tokens,
+                parts_of(positions, self.teacher.vocab_size) if parts is None else parts,
+                map_added_tokens_to_unknown=self._choices.map_added_tokens_to_unknown,
+                student_may_add_tokens=self._student_may_add_tokens,
+            )
+
+        def logits_of(states: Tensor) -> Tensor:
+            with self._accelerator.autocast():
+                return head.logits_of(states)
+
+        return replace(head, logits_of=logits_of)

@@ -16,12 +16,14 @@ from transformers.utils import logging
 from hf_dwt import checkpoints, compatibility
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch
-from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_per_example
+from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
+from hf_dwt.fused_losses import fused_losses
+from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
 from hf_dwt.language_models import language_model_kind
-from hf_dwt.losses import blended_loss, hard_loss, shared_soft_loss
-from hf_dwt.positions import Positions, has_labels, logits_at, num_positions, positions_of, select, without_labels
+from hf_dwt.losses import blended_loss, share_of_step
+from hf_dwt.positions import Positions, has_labels, num_positions, positions_of, select, without_labels
 from hf_dwt.preflight import first_batches, reads_once
 from hf_dwt.remapping.plan import save_plan_of
 from hf_dwt.teacher import Teacher
@@ -117,7 +119,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         # A subclass with a loss of its own may say that it is not.
         self.loss_is_scaled_for_ga = self.loss_is_scaled_for_ga is not False
         self._policy = self.choices.policy()
-        self._training_log = TrainingLog(self.args.label_smoothing_factor)
+        self._training_log = TrainingLog()
         self.data_collator = choose_collator(
             self.kind,
             data_collator,
@@ -130,7 +132,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         if teacher is None:
             compatibility.warn_of_unused_choices(self.choices)
         else:
-            self._teaching = Teaching(teacher, self.choices, self.model, self.processing_class, self.args.device)
+            self._teaching = Teaching(teacher, self.choices, self.model, self.processing_class, self.accelerator)
             self.before_step()
             self.add_callback(WeightingHorizon())
         self.add_callback(TrainerEvents(self))
@@ -146,24 +148,24 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         if self.kind is None or not has_labels(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         weights, positions = self.weights(), self._positions_of(inputs)
-        num_items = len(positions) if num_items_in_batch is None else num_items_in_batch
         outputs = model(**without_labels(inputs)) if return_outputs else None
-
-        student_logits = (
-            logits_at(model, without_labels(inputs), positions) if outputs is None else select(outputs[0], positions)
-        )
-        hard = hard_loss(student_logits, positions.labels, self.args.label_smoothing_factor)
-        if weights.soft:
-            teacher_logits = self._teacher_logits(inputs, positions)
-            soft = shared_soft_loss(student_logits, teacher_logits, positions.labels, self.choices.temperature)
-        else:
-            teacher_logits, soft = None, torch.zeros_like(hard)
+        student = self._head(model, inputs, positions) if outputs is None else whole_head(select(outputs[0], positions))
+        teacher = self._ask(inputs, positions, student) if weights.soft else None
         factors = {"hard_loss_weight": weights.hard, "soft_loss_weight": weights.soft * self.choices.soft_loss_scale}
-        loss = blended_loss(hard, soft, **factors, num_items=num_items)
-        if self.is_in_train and model.training:
-            self._training_log.add(hard, loss * num_items, weights.soft)
-            if teacher_logits is not None:
-                self._training_log.add_teacher(hard, soft, teacher_logits, positions.labels)
+        settings = {"temperature": self.choices.temperature, "label_smoothing": self.args.label_smoothing_factor}
+
+        def blend(student_logits: Tensor, rows: slice) -> Tensor:
+            labels, teacher_logits = positions.labels[rows], None if teacher is None else teacher.logits(rows)
+            losses = fused_losses(student_logits, teacher_logits, labels, **settings)
+            loss = blended_loss(losses.hard, losses.soft, **factors)
+            if self.is_in_train and model.training:
+                self._training_log.add(losses, loss, weights.soft)
+                if teacher_logits is not None:
+                    self._training_log.add_teacher(losses, labels < teacher_logits.shape[-1])
+            return loss
+
+        num_items = len(positions) if num_items_in_batch is None else num_items_in_batch
+        loss = share_of_step(total_over_parts(student, blend), num_items)
         # Data-parallel ranks average their gradients; `num_items` counts all of them.
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
@@ -176,8 +178,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """
         if self._teaching is None:
             return Weights(hard=1.0, soft=0.0, for_good=True)
-        step = self.state.global_step
-        horizon = self.choices.weighting_steps or self.state.max_steps
+        step, horizon = self.state.global_step, self.choices.weighting_steps or self.state.max_steps
         return self._policy(Signals(step, progress_at(step, horizon)))
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
@@ -189,10 +190,15 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             count = self.accelerator.reduce(count)
         return count
 
-    def _teacher_logits(self, inputs: Mapping[str, Any], positions: Positions) -> Tensor:
+    def _head(self, model: nn.Module, inputs: Mapping[str, Any], positions: Positions) -> Head:
+        """Run the student up to its head, which is run in parts where nothing gathers its parameters for one pass."""
+        is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        parts = [slice(None)] if is_sharded else parts_of(positions, self.model.config.get_text_config().vocab_size)
+        return head_at(model, without_labels(inputs), positions, parts)
+
+    def _ask(self, inputs: Mapping[str, Any], positions: Positions, student: Head) -> Head:
         assert self._teaching is not None
-        with self.accelerator.autocast():
-            return self._teaching.logits_at(inputs, positions)
+        return self._teaching.head_at(inputs, positions, student.parts)
 
     @property
     def teacher(self) -> Teacher | None:
@@ -207,13 +213,12 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """
         # A hyperparameter search changes the arguments of a trainer that is there already.
         self._policy = self.choices.policy()
-        self._training_log = TrainingLog(self.args.label_smoothing_factor)
+        self._training_log = TrainingLog()
         batches = self._first_batches()
         self.before_step()
         if self._teaching is not None and not self.weights().for_good:
-            prepared = [self._prepare_inputs(batch) for batch in batches]
             student = None if self.state.global_step else self.model
-            self._teaching.introduce(prepared, self._positions_of, self._teacher_logits, student)
+            self._teaching.introduce(list(map(self._prepare_inputs, batches)), self._positions_of, student)
 
     def before_epoch(self, epoch: int) -> None:
         """Draw new masks, and a new order of grouped lengths."""
@@ -235,10 +240,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """
         broken = self._training_log.num_broken_positions(self.accelerator.reduce)
         if broken and self._teaching is not None:
-            raise FloatingPointError(
-                f"The teacher ({self._teaching.origin}) gave logits that are not finite, at {broken} positions since "
-                "training began. The student has learnt from them: go back to its last checkpoint."
-            )
+            self._teaching.refuse_as_broken(broken)
 
     def _get_dataloader(self, dataset: Any, *args: Any, sampler_fn: Any = None, **kwargs: Any) -> Any:
         """Evaluate with the same masks each time, and let samplers see the length column that `Trainer` drops."""
@@ -309,15 +311,14 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         with torch.no_grad(), self.compute_loss_context_manager():
             if prediction_loss_only:
                 logits = labels = None
-                student_logits = logits_at(model, without_labels(inputs), positions)
+                student = self._head(model, inputs, positions)
             else:
                 recorded = Recorded(model)
                 _, logits, _ = super().prediction_step(recorded, without_labels(inputs), False, ignore_keys)
                 labels = inputs.get("labels", inputs.get("shift_labels"))
-                student_logits = select(recorded.result[0], positions)
-            teacher_logits = None if self.teacher is None else self._teacher_logits(inputs, positions)
-            num_examples, temperature = find_batch_size(inputs), self.choices.temperature
-            sums = sums_per_example(num_examples, positions, student_logits, teacher_logits, temperature)
+                student = whole_head(select(recorded.result[0], positions))
+            teacher = None if self.teacher is None else self._ask(inputs, positions, student)
+            sums = sums_of_batch(find_batch_size(inputs), positions, student, teacher, self.choices.temperature)
         self._held_out_sums.append(self.accelerator.gather_for_metrics(sums).cpu())
         return sums.select(-1, 1).sum() / max(len(positions), 1), logits, labels
 

@@ -6,54 +6,45 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from hf_dwt.losses import IGNORED_LABEL, hard_loss
+from hf_dwt.fused_losses import Losses
 
 
 class TrainingLog:
     """Sums over positions that stay on the device until they are logged, so that a step needs no synchronisation.
 
     Every rank adds the same keys, because the weights that decide them depend on the step alone.
-
-    Args:
-        label_smoothing: Applied to the teacher's hard loss too, so that the gap compares like with like.
     """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        self._label_smoothing = label_smoothing
+    def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._broken_positions: Tensor | None = None
 
-    def add(self, hard: Tensor, loss: Tensor, soft_loss_weight: float) -> None:
-        """Count a micro-batch.
+    def add(self, losses: Losses, loss: Tensor, soft_loss_weight: float) -> None:
+        """Count a micro-batch, or a part of one.
 
         Args:
-            hard: Shape (positions,), the student's hard loss.
+            losses: Per position.
             loss: Scalar, the blended loss summed over the positions.
             soft_loss_weight: As the policy gave it, without temperature**2.
         """
-        ones = torch.ones_like(hard)
+        ones = torch.ones_like(losses.hard)
         self._add("positions", ones)
         self._add("loss", loss)
-        self._add("hard_loss", hard)
+        self._add("hard_loss", losses.hard)
         self._add("soft_loss_weight", soft_loss_weight * ones)
 
-    def add_teacher(self, hard: Tensor, soft: Tensor, teacher_logits: Tensor, labels: Tensor) -> None:
-        """Count what the teacher said in a micro-batch.
+    def add_teacher(self, losses: Losses, knows: Tensor) -> None:
+        """Count what the teacher said in it.
 
         Args:
-            hard: Shape (positions,), the student's hard loss.
-            soft: Shape (positions,), the soft loss.
-            teacher_logits: Shape (positions, shared tokens).
-            labels: Shape (positions,).
+            losses: Per position.
+            knows: Shape (positions,), whether the teacher knows the label's token.
         """
-        knows = labels < teacher_logits.shape[-1]
-        teacher_hard = hard_loss(teacher_logits, labels.where(knows, IGNORED_LABEL), self._label_smoothing)
         self._add("teacher_positions", knows)
-        self._add("soft_loss", soft)
-        self._add("teacher_hard_loss", teacher_hard)
-        self._add("train_gap", hard * knows - teacher_hard)
-        # A sum is finite only if all of its terms are (a float32 does not overflow over a vocabulary of logits).
-        broken = (~teacher_logits.sum(dim=-1, dtype=torch.float32).isfinite()).sum()
+        self._add("soft_loss", losses.soft)
+        self._add("teacher_hard_loss", losses.teacher_hard)
+        self._add("train_gap", losses.hard * knows - losses.teacher_hard)
+        broken = (~losses.teacher_is_finite).sum()
         self._broken_positions = broken if self._broken_positions is None else self._broken_positions + broken
 
     def num_broken_positions(self, reduce: Callable[[Tensor], Tensor]) -> int:

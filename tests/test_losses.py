@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from transformers.trainer_pt_utils import LabelSmoother
 
-from hf_dwt.losses import IGNORED_LABEL, blended_loss, hard_loss, shared_soft_loss, soft_loss
+from hf_dwt.losses import IGNORED_LABEL, blended_loss, hard_loss, share_of_step, shared_soft_loss, soft_loss
 
 grid = [
     pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 5), (2, 3, 7)], ids=str),
@@ -166,7 +166,7 @@ def test_there_is_no_soft_loss_where_the_teacher_lacks_the_label():
 
 
 def blended(hard: Tensor, soft: Tensor, num_items: Tensor | int) -> Tensor:
-    return blended_loss(hard, soft, hard_loss_weight=0.5, soft_loss_weight=4.0, num_items=num_items)
+    return share_of_step(blended_loss(hard, soft, hard_loss_weight=0.5, soft_loss_weight=4.0), num_items)
 
 
 def test_blended_loss_is_the_weighted_sum_divided_by_the_positions_of_the_step():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_dwt.data import CausalCollator, MaskingCollator
+from hf_dwt.heads import whole_head
 from hf_dwt.positions import causal_positions, masked_positions, positions_of
 from hf_dwt.preflight import first_batches, first_impression
 
@@ -95,7 +96,9 @@ def test_no_global_generator_is_touched(examples, tokenizer):
     before = states()
     collator = MaskingCollator(tokenizer)
     batches = first_batches(examples, collator, 8, asks_for_all)
-    first_impression(batches, asks_for_all, lambda inputs, positions: torch.zeros(len(positions), len(tokenizer)))
+    first_impression(
+        batches, asks_for_all, lambda inputs, positions: whole_head(torch.zeros(len(positions), len(tokenizer)))
+    )
     assert states() == before
 
 
@@ -109,7 +112,7 @@ def test_loss_of_guessing_by_frequency_is_add_one_over_all_tokens():
     counts = Counter([1, 2, 2, 1, 1])
     probabilities = {token: (counts[token] + 1) / (5 + 4) for token in range(4)}
     teacher = torch.tensor([[0.0, 0.0, 2.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    impression = first_impression([batch], asks_for_all, lambda inputs, positions: teacher)
+    impression = first_impression([batch], asks_for_all, lambda inputs, positions: whole_head(teacher))
     assert impression.num_positions == 2
     assert impression.unigram_loss == pytest.approx(-(math.log(probabilities[2]) + math.log(probabilities[1])) / 2)
     at_2 = math.log(3 + math.exp(2)) - 2
@@ -119,7 +122,9 @@ def test_loss_of_guessing_by_frequency_is_add_one_over_all_tokens():
 
 def test_means_are_over_the_positions_of_all_batches():
     batches = [collate([[0, 1]]), collate([[1, 1], [1, 1]])]
-    impression = first_impression(batches, asks_for_all, lambda inputs, positions: torch.zeros(len(positions), 2))
+    impression = first_impression(
+        batches, asks_for_all, lambda inputs, positions: whole_head(torch.zeros(len(positions), 2))
+    )
     counts = {0: 2, 1: 6}
     expected = -(math.log(counts[0] / 8) + 5 * math.log(counts[1] / 8)) / 6
     assert impression.unigram_loss == pytest.approx(expected)
@@ -130,7 +135,7 @@ def test_means_are_over_the_positions_of_all_batches():
 def test_tokens_that_the_teacher_lacks_do_not_count():
     known, with_unknown = collate([[0, 1, 1]]), collate([[0, 1, 1, 5, 9]])
     impressions = [
-        first_impression([batch], asks_for_all, lambda inputs, positions: torch.zeros(len(positions), 2))
+        first_impression([batch], asks_for_all, lambda inputs, positions: whole_head(torch.zeros(len(positions), 2)))
         for batch in (known, with_unknown)
     ]
     assert impressions[0] == impressions[1]
@@ -141,7 +146,7 @@ def test_causal_examples_count_every_token_but_predict_only_the_next():
     impression = first_impression(
         [batch],
         lambda inputs: causal_positions(inputs["labels"]),
-        lambda inputs, positions: torch.zeros(len(positions), 2),
+        lambda inputs, positions: whole_head(torch.zeros(len(positions), 2)),
     )
     assert impression.num_positions == 2
     assert impression.unigram_loss == pytest.approx(-math.log(3 / 5))
@@ -152,7 +157,7 @@ def test_labels_that_are_shifted_already_are_enough():
     impression = first_impression(
         [batch],
         lambda inputs: positions_of("causal", inputs),
-        lambda inputs, positions: torch.zeros(len(positions), 2),
+        lambda inputs, positions: whole_head(torch.zeros(len(positions), 2)),
     )
     assert impression.unigram_loss == pytest.approx(-math.log(3 / 5))
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from tiny_runs import build, collator, examples, make_student, make_teacher, tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -12,11 +13,11 @@ from hf_dwt.positions import masked_positions
 from hf_dwt.teacher import Teacher
 from hf_dwt.teaching import Teaching
 
-CPU = torch.device("cpu")
+ACCELERATOR = Accelerator(cpu=True)
 
 
 def teaching(source: object, student: object = None, **choices: object) -> Teaching:
-    return Teaching(source, DistillationArguments(**choices), student or make_student(), tokenizer(), CPU)
+    return Teaching(source, DistillationArguments(**choices), student or make_student(), tokenizer(), ACCELERATOR)
 
 
 def test_it_answers_with_the_logits_of_the_shared_tokens_and_without_gradient() -> None:
@@ -24,7 +25,7 @@ def test_it_answers_with_the_logits_of_the_shared_tokens_and_without_gradient() 
     wide.resize_token_embeddings(len(tokenizer()) + 3)
     batch = collator("masked")(list(examples())[:4])
     positions = masked_positions(batch["labels"])
-    logits = teaching(wide).logits_at(batch, positions)
+    logits = teaching(wide).head_at(batch, positions).logits(slice(None))
     assert logits.shape == (len(positions), len(tokenizer()))
     assert not logits.requires_grad
 
@@ -80,6 +81,6 @@ def test_tokens_that_the_teacher_lacks_are_looked_for_only_where_there_can_be_an
     for looks in (lesson._student_may_add_tokens, False):
         lesson._student_may_add_tokens = looks
         with Waits() as waits:
-            lesson.logits_at(batch, positions)
+            lesson.head_at(batch, positions).logits(slice(None))
         counts.append(waits.count)
     assert counts[0] - counts[1] == reads

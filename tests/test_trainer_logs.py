@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from trainer_runs import make_trainer, plain_losses, training_logs
 
+from hf_dwt.fused_losses import Losses
 from hf_dwt.training_log import TrainingLog
 
 STOCK_KEYS = {"loss", "grad_norm", "learning_rate", "epoch", "step"}
@@ -129,9 +130,9 @@ def test_collecting_what_is_logged_waits_for_no_device(tmp_path: Path, monkeypat
     monkeypatch.setattr(TrainingLog, "add_teacher", lambda *_: None)
     assert growth() == with_logs
 
-    def eager(self: TrainingLog, hard: Tensor, *rest: Any) -> None:
-        hard.sum().item()
-        collect(self, hard, *rest)
+    def eager(self: TrainingLog, losses: Losses, *rest: Any) -> None:
+        losses.hard.sum().item()
+        collect(self, losses, *rest)
 
     monkeypatch.setattr(TrainingLog, "add", eager)
     assert growth() == with_logs + 3

@@ -33,6 +33,9 @@ from hf_dwt.plots import plot_runs
 from hf_dwt.positions import logits_at, positions_of, without_labels
 
 _TEACHER_SHARE_OF_TIME = 0.25
+# After a few dozen steps that teacher still guesses by token frequency, and would be refused.
+_FEWEST_TEACHER_STEPS = 100
+_TEACHER_STEPS_PER_STEP = 5
 _NUM_COMPLETIONS = 3
 _NUM_TIMED_STEPS = 6
 
@@ -55,7 +58,8 @@ def demo(
         student_size: Such as '4x256': layers and hidden size.
         seed: Of masks, order and initial weights.
         minutes: Training time of all runs together, about.
-        steps: Of the distilled run; takes the place of `minutes`.
+        steps: Of the distilled run; takes the place of `minutes`. The teacher of the speeches gets five times as many,
+            a hundred at least.
         folder: Where inputs, students and results go.
         prepare_only: Stop when the inputs are there.
         grow: Also train the student that is grown from the teacher.
@@ -84,7 +88,7 @@ def demo(
         return
     started = time.monotonic()
     if causal:
-        _train_speech_teacher(where, console, minutes, seed)
+        _train_speech_teacher(where, console, minutes, steps, seed)
     recipe = _recipe(where, causal, layers, hidden_size, seed)
     inputs = read_inputs(recipe, seed)
     assert inputs.teacher is not None
@@ -172,8 +176,8 @@ def _recipe(where: Path, causal: bool, layers: int, hidden_size: int, seed: int)
     )
 
 
-def _train_speech_teacher(where: Path, console: Console, minutes: float, seed: int) -> None:
-    """Train last year's small model: two layers, on the same speeches."""
+def _train_speech_teacher(where: Path, console: Console, minutes: float, student_steps: int | None, seed: int) -> None:
+    """Train last year's small model, two layers, on the same speeches: by time, or by the student's steps."""
     if (where / "teacher" / "config.json").is_file():
         return
     recipe = _recipe(where, causal=True, layers=2, hidden_size=128, seed=seed)
@@ -188,8 +192,11 @@ def _train_speech_teacher(where: Path, console: Console, minutes: float, seed: i
         }
     )
     inputs = read_inputs(recipe, seed)
-    seconds = _seconds_per_step(recipe, inputs, with_teacher=False)
-    steps = max(round(_TEACHER_SHARE_OF_TIME * 60 * minutes / seconds), 1)
+    if student_steps is None:
+        steps = round(_TEACHER_SHARE_OF_TIME * 60 * minutes / _seconds_per_step(recipe, inputs, with_teacher=False))
+    else:
+        steps = _TEACHER_STEPS_PER_STEP * student_steps
+    steps = max(steps, _FEWEST_TEACHER_STEPS)
     console.print(f"First the teacher: a 2-layer GPT-2 of hidden size 128, {steps:,} steps.")
     run_student(replace(recipe, arguments={**recipe.arguments, "max_steps": steps}), inputs)
 

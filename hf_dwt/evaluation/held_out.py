@@ -10,11 +10,31 @@ import torch
 from torch import Tensor
 from transformers.trainer_utils import denumpify_detensorize
 
-from hf_dwt.losses import IGNORED_LABEL, hard_loss, shared_soft_loss
+from hf_dwt.fused_losses import fused_losses
+from hf_dwt.heads import Head
 from hf_dwt.positions import Positions
 
 _STUDENT_SUMS = ("positions", "loss", "correct")
 _TEACHER_SUMS = ("teacher_positions", "soft_loss", "teacher_hard_loss", "gap", "agreeing")
+
+
+def sums_of_batch(
+    batch_size: int, positions: Positions, student: Head, teacher: Head | None = None, temperature: float = 1.0
+) -> Tensor:
+    """Score a batch, one part of its positions after the other; returns what `sums_per_example` returns.
+
+    Args:
+        batch_size: Number of examples, those without any position included.
+        positions: Where predictions were asked for.
+        student: Its head at the positions.
+        teacher: Likewise, None if the teacher is not asked.
+        temperature: Of the soft loss.
+    """
+    parts = []
+    for rows in student.parts:
+        teacher_logits = None if teacher is None else teacher.logits(rows)
+        parts.append(sums_per_example(batch_size, positions[rows], student.logits(rows), teacher_logits, temperature))
+    return torch.stack(parts).sum(dim=0)
 
 
 def sums_per_example(
@@ -24,7 +44,7 @@ def sums_per_example(
     teacher_logits: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Score a batch against its labels and, where the teacher speaks, against the teacher.
+    """Score a batch, or a part of its positions, against the labels and, where the teacher speaks, against it.
 
     Args:
         batch_size: Number of examples, those without any position included.
@@ -36,20 +56,14 @@ def sums_per_example(
     Returns:
         Shape (batch, sums), float32: the sums that `held_out_metrics` turns into means, 3 without a teacher, else 8.
     """
-    hard_N = hard_loss(student_logits, positions.labels)
-    columns = [torch.ones_like(hard_N), hard_N, student_logits.argmax(-1) == positions.labels]
+    losses = fused_losses(student_logits, teacher_logits, positions.labels, temperature)
+    columns = [torch.ones_like(losses.hard), losses.hard, student_logits.argmax(-1) == positions.labels]
     if teacher_logits is not None:
         num_shared = teacher_logits.shape[-1]
         knows_N = positions.labels < num_shared
-        teacher_hard_N = hard_loss(teacher_logits, positions.labels.where(knows_N, IGNORED_LABEL))
         agreeing_N = student_logits[:, :num_shared].argmax(-1) == teacher_logits.argmax(-1)
-        columns += [
-            knows_N,
-            shared_soft_loss(student_logits, teacher_logits, positions.labels, temperature),
-            teacher_hard_N,
-            hard_N * knows_N - teacher_hard_N,
-            agreeing_N & knows_N,
-        ]
+        gap_N = losses.hard * knows_N - losses.teacher_hard
+        columns += [knows_N, losses.soft, losses.teacher_hard, gap_N, agreeing_N & knows_N]
     values = torch.stack([column.float() for column in columns], dim=-1)
     return values.new_zeros(batch_size, len(columns)).index_add_(0, positions.examples, values)
 

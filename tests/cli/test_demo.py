@@ -49,10 +49,10 @@ def test_molecules_end_with_a_table_a_plot_a_student_and_three_completions(
 def test_speeches_train_their_teacher_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, copies in (("train.txt", 200), ("held_out.txt", 40)):
         (tmp_path / name).write_text("\n".join(SPEECH * copies))
-    options = ["--causal", "--minutes", "0.4", "--steps", "8", "--student-size", "3x128", "--grow"]
+    options = ["--causal", "--steps", "8", "--student-size", "3x128", "--grow"]
     assert main(["demo", "--output", str(tmp_path), *options]) == 0
     output = capsys.readouterr().out
-    assert "First the teacher: a 2-layer GPT-2" in output
+    assert "First the teacher: a 2-layer GPT-2 of hidden size 128, 100 steps" in output, "fewer would only guess"
     assert "At equal steps (8): the teacher" in output
     assert "grown, alone" in output
     assert "Growing" in output

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_per_example
+from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch, sums_per_example
+from hf_dwt.heads import Head
 from hf_dwt.positions import Positions, masked_positions
 
 STUDENT_TOKENS, TEACHER_TOKENS, LENGTH = 7, 5, 6
@@ -117,3 +118,17 @@ def test_names_get_the_prefix_once_and_a_users_figures_take_the_place_of_ours():
     named = named_metrics({"loss": 1.0, "gap": 2.0, "accuracy": 0.5}, users, "eval")
     assert named == {"eval_loss": 3.0, "eval_gap": 1.5, "eval_accuracy": 0.5, "eval_own": 7}
     assert named_metrics({"loss": 1.0}, None, "test") == {"test_loss": 1.0}
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_a_batch_scored_in_parts_is_the_batch(data, size):
+    labels, student, teacher = data
+    positions = masked_positions(labels)
+    parts = [slice(start, start + size) for start in range(0, len(positions), size)]
+    heads = [
+        Head(logits.flatten(end_dim=1)[positions.indices], lambda states: states, parts)
+        for logits in (student, teacher)
+    ]
+    for given in (heads[:1], heads):
+        whole = scored(labels, student, teacher if len(given) == 2 else None, temperature=2.0)
+        torch.testing.assert_close(sums_of_batch(len(labels), positions, *given, temperature=2.0), whole)

@@ -1,0 +1,136 @@
+"""A model's head, run at a part of the positions at a time, so that no tensor of the size (tokens, vocabulary) exists.
+
+The backbone, and what wraps the model, run once; the model's own code after the backbone is run again for each part.
+The gradients of a part are taken at once, so that its logits can be dropped and need not be computed again.
+"""
+
+# Axes in names: N positions of a part, H hidden.
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_dwt.positions import Positions, halt_at, logits_at
+
+# Logits that one model holds at once: 128 MB in float32, or 1 GB on an accelerator, which wants large products.
+_MOST_LOGITS_ON_CPU = 2**25
+_MOST_LOGITS_ELSEWHERE = 2**28
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is left to compute of a forward pass.
+
+    Attributes:
+        states: Shape (positions, features), with gradient where the model has one.
+        logits_of: Turns rows of `states` into logits, shape (rows, vocabulary).
+        parts: Rows that are to be taken together, in order.
+    """
+
+    states: Tensor
+    logits_of: Callable[[Tensor], Tensor]
+    parts: Sequence[slice]
+
+    def logits(self, rows: slice) -> Tensor:
+        """Logits at some of the positions, shape (rows, vocabulary)."""
+        return self.logits_of(self.states[rows])
+
+
+def whole_head(logits: Tensor) -> Head:
+    """The head of a model that has run already, its logits of shape (positions, vocabulary), as one part."""
+    return Head(logits, _unchanged, [slice(None)])
+
+
+def head_at(model: nn.Module, inputs: Mapping[str, Any], positions: Positions, parts: Sequence[slice]) -> Head:
+    """Run a model up to its head; or to its end, if there is one part only or the class needs the full path.
+
+    Args:
+        model: A language model, possibly wrapped; not sharded, if there are several parts.
+        inputs: Its keyword arguments, without labels.
+        positions: Where to predict.
+        parts: As `parts_of` gives them.
+    """
+    halted = halt_at(model, inputs, positions) if len(parts) > 1 else None
+    if halted is None:
+        return whole_head(logits_at(model, inputs, positions))
+    return Head(halted.states, partial(halted.logits_of, inputs=inputs), parts)
+
+
+def parts_of(positions: Positions, vocab_size: int) -> list[slice]:
+    """Cut positions into parts of one size whose logits fit the limit: the fewest, one if all fit or there are none."""
+    num_positions, on_cpu = len(positions), positions.indices.device.type == "cpu"
+    most = _MOST_LOGITS_ON_CPU if on_cpu else _MOST_LOGITS_ELSEWHERE
+    num_parts = max(1, -(-num_positions * vocab_size // most))
+    size = max(1, -(-num_positions // num_parts))
+    return [slice(start, start + size) for start in range(0, max(num_positions, 1), size)]
+
+
+def total_over_parts(head: Head, value_of: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """Sum a value over the parts of a head; its gradient is computed with it, if there is more than one.
+
+    Args:
+        head: Of the model that is trained.
+        value_of: Takes the logits of some rows, and the rows; returns a scalar.
+
+    Returns:
+        A scalar. Its gradient reaches the states and the parameters of the head.
+    """
+    if len(head.parts) == 1:
+        return value_of(head.logits(head.parts[0]), head.parts[0])
+    if not torch.is_grad_enabled():
+        return torch.stack([value_of(head.logits(rows), rows) for rows in head.parts]).sum()
+    values: list[Tensor] = []
+    parameters: list[Tensor] = []
+    gradients: list[Tensor] = []
+    states_gradient = torch.zeros_like(head.states)
+    for rows in head.parts:
+        states_NH = head.states[rows].detach().requires_grad_()
+        value = value_of(head.logits_of(states_NH), rows)
+        parameters = parameters or [leaf for leaf in _leaves(value) if leaf is not states_NH]
+        states_gradient[rows], *own = torch.autograd.grad(value, [states_NH, *parameters])
+        gradients = [known.add_(new) for known, new in zip(gradients, own, strict=True)] if gradients else own
+        values.append(value.detach())
+    total = torch.stack(values).sum()
+    known = [states_gradient, *gradients]
+    result: Tensor = _KnownGradients.apply(total, known, head.states, *parameters)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _KnownGradients(torch.autograd.Function):
+    """Gives a value the gradients that were computed with it."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *inputs: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(_scaled(gradient, scale) for gradient in ctx.gradients)
+
+
+def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
+    # A loss scale for float16 may itself be beyond float16.
+    return (gradient.to(torch.promote_types(gradient.dtype, scale.dtype)) * scale).to(gradient.dtype)
+
+
+def _leaves(value: Tensor) -> list[Tensor]:
+    """Tensors at which the gradient of a value ends."""
+    found, seen, waiting = [], set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "torch::autograd::AccumulateGrad":
+            found.append(node.variable)  # type: ignore[attr-defined]
+        waiting += [each for each, _ in node.next_functions]
+    return found
+
+
+def _unchanged(logits: Tensor) -> Tensor:
+    return logits
