@@ -23,7 +23,7 @@ from tiny_runs import (
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.utils import logging
 
-from hf_dwt import DWTTrainer
+from hf_dwt import DWTTrainer, heads
 
 Case = Callable[[Path], dict[str, Any]]
 
@@ -80,6 +80,16 @@ def trained(
     trainer.train()
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {"weights": weights_of(trainer.model), "logs": logs, "num_ranks": trainer.accelerator.num_processes}
+
+
+def trained_in_parts(folder: Path, **settings: Any) -> dict[str, Any]:
+    """The same, with heads that are run at three positions at a time."""
+    most = heads._MOST_LOGITS_ON_CPU
+    heads._MOST_LOGITS_ON_CPU = 3 * make_student().config.vocab_size
+    try:
+        return trained(folder, **settings)
+    finally:
+        heads._MOST_LOGITS_ON_CPU = most
 
 
 class WithoutFactor(DWTTrainer):
@@ -209,6 +219,7 @@ def saved_with_a_slow_rank(folder: Path, trainer_class: type[DWTTrainer] = DWTTr
 CASES: dict[str, Case] = {
     **{f"{kind} 4": partial(trained, kind=kind, batch_size=4) for kind in KINDS},
     **{f"{kind} 2x2": partial(trained, kind=kind, batch_size=2, accumulation=2) for kind in KINDS},
+    **{f"{kind} in parts": partial(trained_in_parts, kind=kind, batch_size=4) for kind in KINDS},
     "without factor": partial(trained, kind="masked", batch_size=4, trainer_class=WithoutFactor),
     "counts own rank": partial(trained, kind="masked", batch_size=4, trainer_class=CountsOwnRank),
     **{f"{kind} evaluation": partial(evaluated, kind=kind) for kind in KINDS},

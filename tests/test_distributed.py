@@ -32,7 +32,7 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", ["4", "2x2"])
+@pytest.mark.parametrize("sizes", ["4", "2x2", "in parts"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_train_the_weights_of_one_process(
     kind: str, sizes: str, results: Results, one_process: dict[str, dict[str, Any]]
@@ -44,7 +44,7 @@ def test_two_ranks_train_the_weights_of_one_process(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", ["4", "2x2"])
+@pytest.mark.parametrize("sizes", ["4", "2x2", "in parts"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_log_the_losses_of_one_process(
     kind: str, sizes: str, results: Results, one_process: dict[str, dict[str, Any]]

@@ -22,7 +22,7 @@ from torch import Tensor
 from trainer_runs import make_trainer, plain_losses, stack, training_logs
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, Trainer, TrainingArguments
 
-from hf_dwt import DWTTrainer, DWTTrainingArguments
+from hf_dwt import DWTTrainer, DWTTrainingArguments, heads
 
 MAX_DIFFERENCE = 1e-6
 
@@ -52,6 +52,32 @@ def test_weights_are_those_of_a_plain_loop_over_the_same_batches(architecture: s
     exact = {name: weight.float() for name, weight in weights_of(plain).items()}
     assert largest_difference(weights_of(student), exact) < MAX_DIFFERENCE
     assert largest_difference(weights_of(student), before) > 0.01
+
+
+@pytest.mark.parametrize("settings", [{}, {"activation_checkpointing": True}, {"bf16": True}], ids=str)
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+def test_heads_that_are_run_in_parts_change_no_result(
+    kind: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twenty_steps() -> tuple[dict[str, Tensor], list[dict[str, float]], dict[str, float]]:
+        sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 20}
+        trainer = make_trainer(tmp_path, kind, eval_dataset=examples(), **sizes, **settings)
+        trainer.train()
+        return weights_of(trainer.model), training_logs(trainer), trainer.evaluate()
+
+    whole = twenty_steps()
+    calls: list[int] = []
+    run = heads.halt_at
+    monkeypatch.setattr(heads, "halt_at", lambda *args: calls.append(1) or run(*args))
+    monkeypatch.setattr(heads, "_MOST_LOGITS_ON_CPU", 5 * make_student(kind).config.vocab_size)
+    parts = twenty_steps()
+    assert len(calls) >= 40, "student and teacher, two micro-batches a step, of which some have few positions"
+    difference = largest_difference(parts[0], whole[0])
+    assert difference < (1e-2 if "bf16" in settings else 1e-5)
+    for ours, theirs in [*zip(parts[1], whole[1], strict=True), (parts[2], whole[2])]:
+        names = {name for name in theirs if "loss" in name or "gap" in name or "agreement" in name}
+        for name in names:
+            assert ours[name] == pytest.approx(theirs[name], rel=5e-2 if "bf16" in settings else 1e-5, abs=1e-5), name
 
 
 def weights_after_three_steps(
