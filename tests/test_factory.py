@@ -9,8 +9,8 @@ from torch.nn import functional
 from hf_dwt import from_weak_teacher, plan_growth
 from hf_dwt.remapping.sizes import field_of
 
-# ALBERT shares its layers; of the other two the package finds no identity block yet.
-NO_DEPTH = {"albert", "deberta", "modernbert"}
+# ALBERT shares its layers; of DeBERTa the package finds no identity block yet.
+NO_DEPTH = {"albert", "deberta"}
 
 
 def grow(teacher, **request):
@@ -67,7 +67,7 @@ def test_a_causal_model_grows_in_all_directions_at_once_and_writes_the_same_text
     assert torch.equal(*text)
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "electra-discriminator"])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in {"ctrl", "electra-discriminator"}])
 def test_every_known_family_grows_to_twice_its_width(family):
     teacher = make_tiny(family)
     student, report = grow(teacher, **twice(teacher, "hidden"))
@@ -93,6 +93,26 @@ def test_logits_of_the_teachers_here_have_a_standard_deviation_of_about_one():
 def test_the_depth_of_albert_is_refused_by_name():
     with pytest.raises(ValueError, match=r"`num_hidden_layers` cannot grow: the layers of `AlbertForMaskedLM` share"):
         from_weak_teacher(make_tiny("albert"), num_hidden_layers=4)
+
+
+def test_a_copy_comes_from_the_nearest_layer_that_has_all_it_needs():
+    teacher = make_tiny("modernbert", num_hidden_layers=3)
+    assert "attn_norm.weight" not in dict(teacher.model.layers[0].named_parameters())
+    student, report = grow(teacher, num_hidden_layers=7)
+    layers = [(layer.source, layer.identity) for layer in report.plan.layers]
+    assert layers == [(0, False), (1, True), (1, True), (1, False), (1, True), (2, False), (2, True)]
+    types = teacher.config.layer_types
+    assert student.config.layer_types == [types[source] for source, _ in layers]
+    assert report.exact
+
+
+def test_depth_and_feed_forward_units_of_ctrl_grow_and_its_width_is_refused_for_its_sinusoids():
+    teacher = make_tiny("ctrl")
+    student, report = grow(teacher, n_layer=4, dff=100)
+    assert largest_difference(teacher, student) <= 1e-5
+    assert report.exact
+    with pytest.raises(ValueError, match=r"`n_embd` and `n_head` .* `transformer.pos_encoding` is computed from these"):
+        from_weak_teacher(teacher, n_embd=64)
 
 
 # Symmetry
