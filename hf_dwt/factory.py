@@ -20,7 +20,7 @@ from hf_dwt.remapping.methods import RANDOM, width_and_depth
 from hf_dwt.remapping.plan import GrowthPlan, remember_plan
 from hf_dwt.remapping.rehearsal import settle
 from hf_dwt.remapping.report import RemappingReport, report_on
-from hf_dwt.remapping.sizes import field_of, follow_layers, grown_config, keep_norms, read_sizes
+from hf_dwt.remapping.sizes import field_of, fields_of, follow_layers, grown_config, keep_norms, read_sizes
 from hf_dwt.remapping.tiny import build_on_meta
 from hf_dwt.remapping.width import hidden_share
 from hf_dwt.teacher import Origin, Teacher, check_folder, without_conversion_service
@@ -148,6 +148,27 @@ class _Source:
 
 
 def _open(teacher: TeacherLike, revision: str | None, token: str | bool | None) -> _Source:
+    source = _find(teacher, revision, token)
+    if why := _why_not(source.config):
+        raise TypeError(
+            f"{source.model_class.__name__} ({source.origin}) cannot be grown: {why}. What can be grown is one stack "
+            "of layers that reads tokens: masked and causal language models, and bare encoders."
+        )
+    return source
+
+
+def _why_not(config: PretrainedConfig) -> str | None:
+    if config.is_encoder_decoder:
+        return "it is an encoder-decoder, two stacks of which one reads the other"
+    part = config.get_text_config()
+    if part is not config:
+        return f"it is made of several models, of which the one that reads text has a {type(part).__name__}"
+    if not fields_of(config, "vocabulary"):
+        return f"it reads no tokens (its {type(config).__name__} has no `vocab_size`)"
+    return None
+
+
+def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) -> _Source:
     origin = Origin()
     if isinstance(teacher, Teacher):
         teacher, origin = teacher.model, teacher.origin
