@@ -58,7 +58,8 @@ class Dataflow:
         head: What runs between the layers and the output embeddings, where it is a `HeadTransform`.
         before_head: The module with parameters that ran last before the output embeddings, by its full name.
         post_norm: Whether a layer ends with a normalisation, so that the residual stream is normalised itself.
-        order: Full names of the modules with parameters, in the order in which they ran.
+        order: Full names of the modules with parameters, in the order in which they ran; tables of embeddings, which take
+            numbers of tokens, are left out.
     """
 
     norms: dict[str, Norm] = field(default_factory=dict)
@@ -102,9 +103,7 @@ def watch(model: PreTrainedModel, inputs: dict[str, Tensor], layers: list[str]) 
         if given is None or result is None or not list(module.parameters(recurse=False)):
             return
         calls.append((name, module, given, result))
-        if isinstance(module, nn.Embedding):
-            residual[id(result)] = result
-        elif (norm := _as_norm(module, given, result)) is not None:
+        if (norm := _as_norm(module, given, result)) is not None:
             flow.norms[kind_of(name)] = norm
             normalised[id(result)] = result
         elif is_matrix(module) and (id(given) in residual or id(given) in normalised):
