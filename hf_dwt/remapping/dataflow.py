@@ -58,8 +58,8 @@ class Dataflow:
         head: What runs between the layers and the output embeddings, where it is a `HeadTransform`.
         before_head: The module with parameters that ran last before the output embeddings, by its full name.
         post_norm: Whether a layer ends with a normalisation, so that the residual stream is normalised itself.
-        order: Full names of the modules with parameters, in the order in which they ran; tables of embeddings, which take
-            numbers of tokens, are left out.
+        order: Full names of the modules with parameters, in the order in which they ran; without tables of
+            embeddings, which take whole numbers.
     """
 
     norms: dict[str, Norm] = field(default_factory=dict)
