@@ -1,9 +1,12 @@
 """The modules of a layer are found by what they read and write, and by the order in which they ran."""
 
+from dataclasses import replace
+
 import pytest
 from tiny_teachers import make_tiny
 
 from hf_dwt.remapping.anatomy import find_anatomy
+from hf_dwt.remapping.axes import Dimension
 from hf_dwt.remapping.blocks import Blocks
 from hf_dwt.remapping.depth import PostNormBlock
 
@@ -52,6 +55,25 @@ def test_the_parts_of_a_layer_that_normalises_after_its_sums_are_told_by_their_o
         norm=f"{layer}.output.LayerNorm",
     )
     assert blocks_of("distilbert").post_norm.norm == "distilbert.transformer.layer.*.output_layer_norm"
+
+
+def test_a_module_that_reads_the_residual_stream_writes_nothing_that_could_be_silenced() -> None:
+    blocks = blocks_of("llama")
+    kind = "model.layers.*.self_attn.q_proj.weight"
+    hidden = Dimension(("hidden",))
+    parts = {**blocks.anatomy.parts, kind: replace(blocks.anatomy.parts[kind], dimensions=(hidden, hidden))}
+    changed = Blocks(replace(blocks.anatomy, parts=parts), {})
+    assert changed.residual_writers == blocks.residual_writers
+
+
+def test_a_third_norm_in_a_layer_that_normalises_after_its_sums_is_refused() -> None:
+    anatomy = blocks_of("bert").anatomy
+    added = "bert.encoder.layer.{}.output.another_norm"
+    norm = anatomy.flow.norms["bert.encoder.layer.*.output.LayerNorm"]
+    norms = {**anatomy.flow.norms, added.format("*"): norm}
+    flow = replace(anatomy.flow, norms=norms, order=[*anatomy.flow.order, added.format(0)])
+    with pytest.raises(ValueError, match="this one has 3 norms, and 1 matrices"):
+        assert Blocks(replace(anatomy, flow=flow), {}).post_norm
 
 
 @pytest.mark.parametrize(("family", "counts"), [("llama", "2 norms, and 3 matrices"), ("gemma3", "6 norms, and 2")])
