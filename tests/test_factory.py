@@ -115,50 +115,6 @@ def test_depth_and_feed_forward_units_of_ctrl_grow_and_its_width_is_refused_for_
         from_weak_teacher(teacher, n_embd=64)
 
 
-_TWO = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-_PICTURES = {**_TWO, "image_size": 32, "patch_size": 8}
-_TWO_STACKS = {"vocab_size": VOCABULARY, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1}
-_T5 = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 80, "num_layers": 2, "num_heads": 4}
-_GEMMA = {"text_config": {**_TWO, "vocab_size": VOCABULARY}, "vision_config": _PICTURES}
-
-
-@pytest.mark.parametrize(
-    ("class_name", "fields", "reason"),
-    [
-        ("T5ForConditionalGeneration", _T5, "it is an encoder-decoder"),
-        ("T5Model", _T5, "it is an encoder-decoder"),
-        ("BartForConditionalGeneration", _TWO_STACKS, "it is an encoder-decoder"),
-        ("Gemma3ForConditionalGeneration", _GEMMA, "it is made of several models, .* has a Gemma3TextConfig"),
-        ("CLIPModel", _GEMMA, "it is made of several models, .* has a CLIPTextConfig"),
-        ("ViTForImageClassification", _PICTURES, "it reads no tokens"),
-    ],
-)
-@pytest.mark.parametrize("where", ["in memory", "in a folder"])
-def test_what_is_not_one_stack_that_reads_tokens_is_refused_before_any_work(
-    class_name, fields, reason, where, tmp_path, monkeypatch
-):
-    model_class = getattr(transformers, class_name)
-    config = model_class.config_class(**fields)
-    config.architectures = [class_name]
-    config.save_pretrained(tmp_path)  # The folder has no weights: nothing could read them.
-    with torch.device("meta"):
-        teacher = model_class(config) if where == "in memory" else tmp_path
-    monkeypatch.setattr("hf_dwt.factory.settle", None)
-    for request in ({"hidden_size": 64}, {"method": "random"}, {}):
-        with pytest.raises(TypeError, match=rf"{class_name} .* cannot be grown: {reason}.*masked and causal language"):
-            from_weak_teacher(teacher, **request)
-
-
-@pytest.mark.parametrize(
-    ("class_name", "fields", "request_"),
-    [("BartForCausalLM", _TWO_STACKS, {"d_model": 64}), ("T5EncoderModel", _T5, {"d_model": 64})],
-)
-def test_one_stack_of_an_encoder_decoder_grows(class_name, fields, request_):
-    model_class = getattr(transformers, class_name)
-    _, report = grow(model_class(model_class.config_class(**fields)), **request_)
-    assert report.exact
-
-
 # Symmetry
 
 
@@ -265,6 +221,38 @@ def test_fpi_of_a_whole_factor_is_tiling():
     teacher = make_tiny("llama")
     _, report = grow(teacher, hidden_size=64, width_method="fpi")
     assert report.exact
+
+
+# Requests that are seldom made
+
+
+@pytest.mark.parametrize(
+    ("family", "request_"),
+    [
+        ("gpt2", {"n_head": 5}),
+        ("llama", {"num_attention_heads": 6, "num_key_value_heads": 3}),
+        ("llama", {"hidden_size": 80}),
+        ("gemma3", {"hidden_size": 80, "num_hidden_layers": 3}),
+        ("bert", {"num_hidden_layers": 3}),
+        ("modernbert", {"num_hidden_layers": 3, "vocab_size": 64}),
+        *[(family, {"vocab_size": 64}) for family in ("bert", "llama-tied", "gpt2", "xlm-roberta")],
+        ("bert", {"max_position_embeddings": 64}),
+        ("llama", {}),
+    ],
+)
+def test_one_more_of_anything_and_two_and_a_half_times_the_width_are_exact(family, request_):
+    teacher = make_tiny(family)
+    student, report = grow(teacher, **request_)
+    assert {name: getattr(student.config, name) for name in request_} == request_
+    assert largest_difference(teacher, student) <= 2e-5
+    assert report.exact
+
+
+@pytest.mark.parametrize("dtype", ["int8", torch.int64, "precise"])
+def test_a_type_that_weights_cannot_have_is_refused_before_any_work(dtype, monkeypatch):
+    monkeypatch.setattr("hf_dwt.factory.settle", None)
+    with pytest.raises(ValueError, match="no floating-point type of torch"):
+        from_weak_teacher(make_tiny("llama"), hidden_size=64, dtype=dtype)
 
 
 # What saved students are like

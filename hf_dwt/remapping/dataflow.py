@@ -39,7 +39,7 @@ class HeadTransform:
         matrix: Writes what the activation takes.
         activation: Its name in `transformers.activations.ACT2FN`.
         norm: Takes what the activation returns.
-        norm_before: The norm that ran before the matrix.
+        norm_before: The norm that ran before the matrix, by its full name.
     """
 
     matrix: str
@@ -123,7 +123,7 @@ def watch(model: PreTrainedModel, inputs: dict[str, Tensor], layers: list[str]) 
 def _head_transform(calls: list[tuple[str, nn.Module, Tensor, Tensor]], norms: dict[str, Norm]) -> HeadTransform | None:
     for index in range(1, len(calls) - 1):
         (name, module, _, wrote), (norm, _, taken, _) = calls[index], calls[index + 1]
-        before = [kind_of(each) for each, *_ in calls[:index] if kind_of(each) in norms]
+        before = [each for each, *_ in calls[:index] if kind_of(each) in norms]
         stands_alone = is_matrix(module) and "*" not in kind_of(name) and kind_of(norm) in norms
         activation = _activation_between(wrote, taken) if stands_alone else None
         if activation is not None and before:

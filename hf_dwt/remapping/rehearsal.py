@@ -9,10 +9,20 @@ from math import gcd, lcm
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_dwt.remapping.anatomy import Anatomy, Choices, Part, find_anatomy
+from hf_dwt.remapping.blocks import Blocks
 from hf_dwt.remapping.depth import Layer, layer_map, with_fitting_sources
 from hf_dwt.remapping.growth import EMBEDDING_SCALE, HEAD_ENTRIES, RANDOM_ENTRIES, ROOT, Growth, fill
 from hf_dwt.remapping.plan import GrowthPlan
-from hf_dwt.remapping.sizes import Sizes, field_of, fields_of, follow_layers, keep_norms, read_sizes, write_sizes
+from hf_dwt.remapping.sizes import (
+    Sizes,
+    field_of,
+    fields_of,
+    follow_layers,
+    keep_norms,
+    norm_constants,
+    read_sizes,
+    write_sizes,
+)
 from hf_dwt.remapping.tiny import (
     NUM_TOKENS,
     build_random,
@@ -131,15 +141,33 @@ def _explanation(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: Gro
         if grown and not _grows_alone(model_class, anatomy, plan, grown):
             blamed.extend(f"`{name}`" for axis in grown for name in fields_of(teacher, axis)[:1])
     which = " and ".join(blamed) or "these sizes together"
-    reason = ""
-    if tables := _computed_tables(model_class, plan):
-        reason = f" `{tables[0]}` is computed from these sizes anew and does not grow as the weights do."
-    elif new["heads"] != old["heads"] and any(f"`{each}`" in which for each in fields_of(teacher, "heads")):
-        reason = " Attention that depends on the number of heads, as ALiBi does, is one reason."
+    heads = any(f"`{each}`" in which for each in fields_of(teacher, "heads"))
+    reason = _reason(model_class, anatomy, plan, heads)
     return (
         f"Growing {which} of `{name}` is not exact: a tiny model of its class was off by {difference.relative:.1g} "
         f'standard deviations.{reason} Leave it as it is, or take a method that preserves nothing: `method="random"`.'
     )
+
+
+def _reason(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: GrowthPlan, heads_are_blamed: bool) -> str:
+    """What may be why, the surest first; a sentence after a space, or nothing."""
+    old, new = (read_sizes(config) for config in plan.configs())
+    if tables := _computed_tables(model_class, plan):
+        return f" `{tables[0]}` is computed from these sizes anew and does not grow as the weights do."
+    if new["hidden"] % old["hidden"] and _whole_factors_are_exact(model_class, anatomy, plan):
+        whole = f'whole factors are exact ({2 * old["hidden"]}), and `method="near"` grows it to any width.'
+        if Blocks(anatomy, {}).embedding_norm:
+            return f" The norm of its embeddings mixes units with each other: {whole}"
+        if not norm_constants(plan.configs()[0]):
+            return f" No field of its configuration holds what its norms add to a variance: {whole}"
+    normed = {
+        axis for part in anatomy.parts.values() if part.norm for each in part.dimensions for axis in each.segments
+    }
+    if heads_are_blamed and normed & {"query", "key_value"}:
+        return " It normalises over all heads at once, which stay as they are only if all are copied equally often."
+    if heads_are_blamed:
+        return " Attention that depends on the number of heads, as ALiBi does, is one reason."
+    return ""
 
 
 def _computed_tables(model_class: type[PreTrainedModel], plan: GrowthPlan) -> list[str]:
@@ -151,6 +179,13 @@ def _computed_tables(model_class: type[PreTrainedModel], plan: GrowthPlan) -> li
         shapes.append({name: buffer.shape for name, buffer in model.named_buffers() if name not in saved})
     theirs, ours = shapes
     return [name for name, shape in theirs.items() if ours.get(name) != shape]
+
+
+def _whole_factors_are_exact(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: GrowthPlan) -> bool:
+    try:
+        return rehearse(model_class, anatomy, _doubled(plan))[1].exact
+    except ValueError:
+        return False
 
 
 def _grows_alone(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: GrowthPlan, grown: dict[str, int]) -> bool:

@@ -56,7 +56,7 @@ def test_the_activation_before_the_head_is_known_by_what_it_makes_of_a_tensor(ac
     assert head is not None
     assert head.activation == activation
     assert head.matrix == "cls.predictions.transform.dense"
-    assert head.norm_before == "bert.encoder.layer.*.output.LayerNorm"
+    assert head.norm_before == "bert.encoder.layer.1.output.LayerNorm"
 
 
 def test_an_unknown_activation_and_a_missing_transform_are_no_head() -> None:

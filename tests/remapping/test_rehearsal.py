@@ -77,6 +77,20 @@ def test_attention_that_depends_on_the_number_of_heads_is_given_as_a_reason() ->
         plan_growth(transformers.BloomForCausalLM(config), hidden_size=48)
 
 
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [
+        ("modernbert", r"The norm of its embeddings mixes .*exact \(64\), and `method=\"near\"` grows it to any width"),
+        ("opt", r"No field of its configuration holds what its norms add .*exact \(64\), and `method=\"near\"`"),
+        ("olmo2", "It normalises over all heads at once"),
+    ],
+)
+def test_a_width_that_is_no_multiple_is_refused_for_what_stands_against_it(family: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        plan_growth(make_tiny(family), hidden_size=80)
+    plan_growth(make_tiny(family), hidden_size=64)
+
+
 def test_a_norm_after_the_sum_refuses_other_factors_and_names_the_next_whole_one() -> None:
     with pytest.raises(ValueError, match=r"32 to 64, not to 48\. `method=\"near\"`"):
         plan_growth(make_tiny("bert"), hidden_size=48)
