@@ -77,12 +77,13 @@ def from_weak_teacher(
         >>> student.config.num_attention_heads, report.exact
         (24, True)
     """
+    wanted = _as_dtype(dtype)
     source = open_source(teacher, revision, token)
     if isinstance(config, GrowthPlan):
         plan = _replayed(config, source, overrides)
     else:
         plan = _planned(source, config, overrides, method, width_method, depth_method, noise, seed)
-    student, report = _carried_out(plan, source, _as_dtype(dtype) or source.dtype, verify)
+    student, report = _carried_out(plan, source, wanted or source.dtype, verify)
     _say(report)
     return (student, report) if output_report else student
 
