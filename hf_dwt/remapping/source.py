@@ -52,12 +52,13 @@ def open_source(teacher: TeacherLike, revision: str | None, token: str | bool | 
         token: Hub token.
 
     Raises:
-        TypeError: If it is no model, or not one stack of layers that reads tokens.
-        ValueError: If it is quantised, has adapters that cannot be merged, or names no class of transformers.
+        TypeError: If it is no model.
+        ValueError: If it is not one stack of layers that reads tokens, is quantised, has adapters that cannot be merged, or
+            names no class of transformers.
     """
     source = _find(teacher, revision, token)
     if why := _why_not(source.config):
-        raise TypeError(
+        raise ValueError(
             f"{source.model_class.__name__} ({source.origin}) cannot be grown: {why}. What can be grown is one stack "
             "of layers that reads tokens: masked and causal language models, and bare encoders."
         )

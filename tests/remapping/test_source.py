@@ -32,7 +32,7 @@ def test_what_is_not_one_stack_that_reads_tokens_is_refused_before_any_work(clas
         teacher = model_class(model_class.config_class(**fields))
     monkeypatch.setattr("hf_dwt.factory.settle", None)
     for request in ({"hidden_size": 64}, {"method": "random"}, {}):
-        with pytest.raises(TypeError, match=rf"{class_name} .* cannot be grown: {reason}.*masked and causal language"):
+        with pytest.raises(ValueError, match=rf"{class_name} .* cannot be grown: {reason}.*masked and causal language"):
             from_weak_teacher(teacher, **request)
 
 
@@ -41,7 +41,7 @@ def test_a_folder_is_refused_by_its_configuration_before_its_weights_are_read(cl
     config = getattr(transformers, class_name).config_class(**fields, architectures=[class_name])
     config.save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
-    with pytest.raises(TypeError, match=f"{class_name} .* cannot be grown"):
+    with pytest.raises(ValueError, match=f"{class_name} .* cannot be grown"):
         from_weak_teacher(tmp_path, hidden_size=64)
 
 
