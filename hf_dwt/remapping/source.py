@@ -53,8 +53,8 @@ def open_source(teacher: TeacherLike, revision: str | None, token: str | bool | 
 
     Raises:
         TypeError: If it is no model.
-        ValueError: If it is not one stack of layers that reads tokens, is quantised, has adapters that cannot be merged, or
-            names no class of transformers.
+        ValueError: If it is not one stack of layers that reads tokens, is quantised, has adapters that cannot be merged,
+            or names no class of transformers.
     """
     source = _find(teacher, revision, token)
     if why := _why_not(source.config):
