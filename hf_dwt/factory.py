@@ -1,26 +1,36 @@
 """`from_weak_teacher`: the larger student made out of the smaller teacher."""
 
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+import transformers
+from torch import Tensor
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from hf_dwt.remapping.anatomy import find_anatomy
 from hf_dwt.remapping.depth import Layer, layer_map
+from hf_dwt.remapping.growable import refuse_other_models, without_adapters
 from hf_dwt.remapping.growth import Growth, fill
 from hf_dwt.remapping.methods import RANDOM, width_and_depth
 from hf_dwt.remapping.plan import GrowthPlan, remember_plan
 from hf_dwt.remapping.rehearsal import settle
 from hf_dwt.remapping.report import RemappingReport, report_on
 from hf_dwt.remapping.sizes import field_of, follow_layers, grown_config, keep_norms, read_sizes
-from hf_dwt.remapping.source import Source, TeacherLike, open_source
+from hf_dwt.remapping.tiny import build_on_meta
 from hf_dwt.remapping.width import hidden_share
+from hf_dwt.teacher import Origin, Teacher, check_folder, without_conversion_service
+from hf_dwt.weights import open_safetensors
 
 logger = logging.get_logger(__name__)
 
 Verify: TypeAlias = bool | Literal["full"]
+TeacherLike: TypeAlias = Teacher | PreTrainedModel | str | os.PathLike[str]
 
 
 def from_weak_teacher(
@@ -78,7 +88,7 @@ def from_weak_teacher(
         (24, True)
     """
     wanted = _as_dtype(dtype)
-    source = open_source(teacher, revision, token)
+    source = _open(teacher, revision, token)
     if isinstance(config, GrowthPlan):
         plan = _replayed(config, source, overrides)
     else:
@@ -112,12 +122,96 @@ def plan_growth(
         >>> [layer.source for layer in plan_growth(small, num_hidden_layers=4).layers]
         [0, 0, 1, 1]
     """
-    source = open_source(teacher, revision, token)
+    source = _open(teacher, revision, token)
     return _planned(source, config, overrides, method, width_method, depth_method, noise, seed)
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A teacher that may still be unread.
+
+    Attributes:
+        config: Its configuration.
+        model_class: Its class.
+        origin: Where it came from.
+        dtype: Of its weights.
+        load: Its model in memory, as it was saved.
+        generation: How it generates, from the model if that is there.
+        read: Opens its weights; None if the whole model has to be loaded for that.
+    """
+
+    config: PretrainedConfig
+    model_class: type[PreTrainedModel]
+    origin: Origin
+    dtype: torch.dtype
+    load: Callable[[], PreTrainedModel]
+    generation: Callable[[PreTrainedModel | None], GenerationConfig]
+    read: Callable[[], Callable[[str], Tensor] | None]
+
+
+def _open(teacher: TeacherLike, revision: str | None, token: str | bool | None) -> _Source:
+    source = _find(teacher, revision, token)
+    refuse_other_models(source.config, f"{source.model_class.__name__} ({source.origin})")
+    return source
+
+
+def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) -> _Source:
+    origin = Origin()
+    if isinstance(teacher, Teacher):
+        teacher, origin = teacher.model, teacher.origin
+    if isinstance(teacher, str | os.PathLike):
+        return _open_checkpoint(os.fspath(teacher), revision, token)
+    model = without_adapters(teacher)
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            f"`teacher` must be a `Teacher`, a transformers model, a folder or a Hub id, got {type(teacher).__name__}."
+        )
+    if "quantization_config" in model.config.to_dict():
+        raise ValueError("The teacher is quantised: its weights cannot be grown. Load it unquantised.")
+    own = deepcopy(model.generation_config) if model.can_generate() else GenerationConfig()
+    return _Source(model.config, type(model), origin, model.dtype, lambda: model, lambda _: own, lambda: None)
+
+
+def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) -> _Source:
+    check_folder(name)
+    found: dict[str, Any] = {"revision": revision or "main", "token": token}
+    config = AutoConfig.from_pretrained(name, **found)
+    origin = Origin(name, revision, vars(config).get("_commit_hash"))
+    found["revision"] = origin.commit or found["revision"]
+    architecture = next(iter(config.architectures or []), None)
+    if architecture is None or architecture not in dir(transformers):
+        raise ValueError(f"{origin} names no class of transformers as its architecture, but {architecture!r}.")
+    model_class: type[PreTrainedModel] = getattr(transformers, architecture)
+
+    def load() -> PreTrainedModel:
+        with without_conversion_service():
+            model, loading = model_class.from_pretrained(
+                name, output_loading_info=True, dtype="auto", use_safetensors=True, **found
+            )
+        if missing := sorted(loading["missing_keys"]):
+            raise ValueError(f"{origin} was saved without {', '.join(missing[:3])}: there is nothing to grow from.")
+        return model
+
+    def read() -> Callable[[str], Tensor] | None:
+        model = build_on_meta(model_class, config)
+        model.tie_weights()
+        names = [each for each, _ in model.named_parameters()]
+        return open_safetensors(name, names, model.base_model_prefix, model.all_tied_weights_keys, **found)
+
+    def generation(model: PreTrainedModel | None) -> GenerationConfig:
+        if model is not None:
+            return deepcopy(model.generation_config)
+        try:
+            return GenerationConfig.from_pretrained(name, **found)
+        except OSError:
+            return GenerationConfig.from_model_config(config)
+
+    dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    return _Source(config, model_class, origin, dtype, load, generation, read)
+
+
 def _planned(
-    source: Source,
+    source: _Source,
     config: PretrainedConfig | None,
     overrides: dict[str, Any],
     method: str,
@@ -157,7 +251,7 @@ def _planned(
     return plan if method == RANDOM else settle(source.model_class, plan)
 
 
-def _replayed(plan: GrowthPlan, source: Source, overrides: dict[str, Any]) -> GrowthPlan:
+def _replayed(plan: GrowthPlan, source: _Source, overrides: dict[str, Any]) -> GrowthPlan:
     if overrides:
         raise ValueError(f"A plan is replayed as it is: leave out {', '.join(sorted(overrides))}.")
     if plan.architecture != source.model_class.__name__:
@@ -173,7 +267,7 @@ def _replayed(plan: GrowthPlan, source: Source, overrides: dict[str, Any]) -> Gr
 
 
 def _carried_out(
-    plan: GrowthPlan, source: Source, dtype: torch.dtype, verify: Verify
+    plan: GrowthPlan, source: _Source, dtype: torch.dtype, verify: Verify
 ) -> tuple[PreTrainedModel, RemappingReport]:
     _, config = plan.configs()
     if plan.width_method == RANDOM:
