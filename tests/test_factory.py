@@ -255,6 +255,46 @@ def test_a_type_that_weights_cannot_have_is_refused_before_any_work(dtype, monke
         from_weak_teacher(make_tiny("llama"), hidden_size=64, dtype=dtype)
 
 
+# Where teachers come from
+
+
+def test_a_model_that_transformers_does_not_know_as_one_is_refused_by_its_class():
+    with pytest.raises(TypeError, match="must be a `Teacher`, a transformers model, a folder or a Hub id, got Linear"):
+        from_weak_teacher(torch.nn.Linear(2, 2), hidden_size=64)
+
+
+def test_a_folder_that_names_no_class_of_transformers_is_refused(tmp_path):
+    config = make_tiny("llama").config
+    config.architectures = ["MyForCausalLM"]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="names no class of transformers as its architecture, but 'MyForCausalLM'"):
+        from_weak_teacher(tmp_path, hidden_size=64)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("family", ["llama-tied", "bert"])
+def test_a_folder_of_many_files_grows_as_the_model_in_memory_does(family, verify, tmp_path):
+    teacher = make_tiny(family)
+    teacher.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 3
+    request = {"hidden_size": 64, "num_hidden_layers": 3, "verify": verify}
+    from_folder, in_memory = (from_weak_teacher(source, **request) for source in (tmp_path, teacher))
+    theirs = in_memory.state_dict()
+    assert all(torch.equal(weight, theirs[name]) for name, weight in from_folder.state_dict().items())
+    assert largest_difference(teacher, from_folder) <= 2e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_student_has_the_precision_of_its_teacher_in_memory_and_from_a_folder(dtype, tmp_path):
+    teacher = make_tiny("llama").to(dtype)
+    teacher.save_pretrained(tmp_path)
+    for source in (teacher, tmp_path):
+        student, report = from_weak_teacher(source, hidden_size=64, output_report=True)
+        assert (student.dtype, student.config.dtype) == (dtype, dtype)
+        assert report.exact
+    assert from_weak_teacher(teacher, hidden_size=64, dtype="float32").dtype == torch.float32
+
+
 # What saved students are like
 
 
