@@ -11,10 +11,11 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
-from transformers.utils import is_peft_available, logging
+from transformers.utils import logging
 
 from hf_dwt.remapping.anatomy import find_anatomy
 from hf_dwt.remapping.depth import Layer, layer_map
+from hf_dwt.remapping.growable import refuse_other_models, without_adapters
 from hf_dwt.remapping.growth import Growth, fill
 from hf_dwt.remapping.methods import RANDOM, width_and_depth
 from hf_dwt.remapping.plan import GrowthPlan, remember_plan
@@ -86,12 +87,13 @@ def from_weak_teacher(
         >>> student.config.num_attention_heads, report.exact
         (24, True)
     """
+    wanted = _as_dtype(dtype)
     source = _open(teacher, revision, token)
     if isinstance(config, GrowthPlan):
         plan = _replayed(config, source, overrides)
     else:
         plan = _planned(source, config, overrides, method, width_method, depth_method, noise, seed)
-    student, report = _carried_out(plan, source, _as_dtype(dtype) or source.dtype, verify)
+    student, report = _carried_out(plan, source, wanted or source.dtype, verify)
     _say(report)
     return (student, report) if output_report else student
 
@@ -148,12 +150,18 @@ class _Source:
 
 
 def _open(teacher: TeacherLike, revision: str | None, token: str | bool | None) -> _Source:
+    source = _find(teacher, revision, token)
+    refuse_other_models(source.config, f"{source.model_class.__name__} ({source.origin})")
+    return source
+
+
+def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) -> _Source:
     origin = Origin()
     if isinstance(teacher, Teacher):
         teacher, origin = teacher.model, teacher.origin
     if isinstance(teacher, str | os.PathLike):
         return _open_checkpoint(os.fspath(teacher), revision, token)
-    model = _without_adapters(teacher)
+    model = without_adapters(teacher)
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
             f"`teacher` must be a `Teacher`, a transformers model, a folder or a Hub id, got {type(teacher).__name__}."
@@ -200,16 +208,6 @@ def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) 
 
     dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     return _Source(config, model_class, origin, dtype, load, generation, read)
-
-
-def _without_adapters(model: Any) -> Any:
-    """The model that an adapter's wrapper stands for, its adapters merged into a copy."""
-    if is_peft_available():
-        from peft import PeftModel
-
-        if isinstance(model, PeftModel):
-            return deepcopy(model).merge_and_unload()
-    return model
 
 
 def _planned(
@@ -313,9 +311,9 @@ def _say(report: RemappingReport) -> None:
 
 
 def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    if dtype is None or isinstance(dtype, torch.dtype):
-        return dtype
-    found = vars(torch).get(dtype)
-    if not isinstance(found, torch.dtype):
+    if dtype is None:
+        return None
+    found = vars(torch).get(dtype) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ValueError(f"`dtype` is {dtype!r}, which is no floating-point type of torch.")
     return found

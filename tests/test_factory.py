@@ -9,8 +9,8 @@ from torch.nn import functional
 from hf_dwt import from_weak_teacher, plan_growth
 from hf_dwt.remapping.sizes import field_of
 
-# ALBERT shares its layers; of the other two the package finds no identity block yet.
-NO_DEPTH = {"albert", "deberta", "modernbert"}
+# ALBERT shares its layers; of DeBERTa the package finds no identity block yet.
+NO_DEPTH = {"albert", "deberta"}
 
 
 def grow(teacher, **request):
@@ -67,7 +67,7 @@ def test_a_causal_model_grows_in_all_directions_at_once_and_writes_the_same_text
     assert torch.equal(*text)
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "electra-discriminator"])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in {"ctrl", "electra-discriminator"}])
 def test_every_known_family_grows_to_twice_its_width(family):
     teacher = make_tiny(family)
     student, report = grow(teacher, **twice(teacher, "hidden"))
@@ -93,6 +93,26 @@ def test_logits_of_the_teachers_here_have_a_standard_deviation_of_about_one():
 def test_the_depth_of_albert_is_refused_by_name():
     with pytest.raises(ValueError, match=r"`num_hidden_layers` cannot grow: the layers of `AlbertForMaskedLM` share"):
         from_weak_teacher(make_tiny("albert"), num_hidden_layers=4)
+
+
+def test_a_copy_comes_from_the_nearest_layer_that_has_all_it_needs():
+    teacher = make_tiny("modernbert", num_hidden_layers=3)
+    assert "attn_norm.weight" not in dict(teacher.model.layers[0].named_parameters())
+    student, report = grow(teacher, num_hidden_layers=7)
+    layers = [(layer.source, layer.identity) for layer in report.plan.layers]
+    assert layers == [(0, False), (1, True), (1, True), (1, False), (1, True), (2, False), (2, True)]
+    types = teacher.config.layer_types
+    assert student.config.layer_types == [types[source] for source, _ in layers]
+    assert report.exact
+
+
+def test_depth_and_feed_forward_units_of_ctrl_grow_and_its_width_is_refused_for_its_sinusoids():
+    teacher = make_tiny("ctrl")
+    student, report = grow(teacher, n_layer=4, dff=100)
+    assert largest_difference(teacher, student) <= 1e-5
+    assert report.exact
+    with pytest.raises(ValueError, match=r"`n_embd` and `n_head` .* `transformer.pos_encoding` is computed from these"):
+        from_weak_teacher(teacher, n_embd=64)
 
 
 # Symmetry
@@ -201,6 +221,78 @@ def test_fpi_of_a_whole_factor_is_tiling():
     teacher = make_tiny("llama")
     _, report = grow(teacher, hidden_size=64, width_method="fpi")
     assert report.exact
+
+
+# Requests that are seldom made
+
+
+@pytest.mark.parametrize(
+    ("family", "request_"),
+    [
+        ("gpt2", {"n_head": 5}),
+        ("llama", {"num_attention_heads": 6, "num_key_value_heads": 3}),
+        ("llama", {"hidden_size": 80}),
+        ("gemma3", {"hidden_size": 80, "num_hidden_layers": 3}),
+        ("bert", {"num_hidden_layers": 3}),
+        ("modernbert", {"num_hidden_layers": 3, "vocab_size": 64}),
+        *[(family, {"vocab_size": 64}) for family in ("bert", "llama-tied", "gpt2", "xlm-roberta")],
+        ("bert", {"max_position_embeddings": 64}),
+        ("llama", {}),
+    ],
+)
+def test_one_more_of_anything_and_two_and_a_half_times_the_width_are_exact(family, request_):
+    teacher = make_tiny(family)
+    student, report = grow(teacher, **request_)
+    assert {name: getattr(student.config, name) for name in request_} == request_
+    assert largest_difference(teacher, student) <= 2e-5
+    assert report.exact
+
+
+@pytest.mark.parametrize("dtype", ["int8", torch.int64, "precise"])
+def test_a_type_that_weights_cannot_have_is_refused_before_any_work(dtype, monkeypatch):
+    monkeypatch.setattr("hf_dwt.factory.settle", None)
+    with pytest.raises(ValueError, match="no floating-point type of torch"):
+        from_weak_teacher(make_tiny("llama"), hidden_size=64, dtype=dtype)
+
+
+# Where teachers come from
+
+
+def test_a_model_that_transformers_does_not_know_as_one_is_refused_by_its_class():
+    with pytest.raises(TypeError, match="must be a `Teacher`, a transformers model, a folder or a Hub id, got Linear"):
+        from_weak_teacher(torch.nn.Linear(2, 2), hidden_size=64)
+
+
+def test_a_folder_that_names_no_class_of_transformers_is_refused(tmp_path):
+    config = make_tiny("llama").config
+    config.architectures = ["MyForCausalLM"]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="names no class of transformers as its architecture, but 'MyForCausalLM'"):
+        from_weak_teacher(tmp_path, hidden_size=64)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("family", ["llama-tied", "bert"])
+def test_a_folder_of_many_files_grows_as_the_model_in_memory_does(family, verify, tmp_path):
+    teacher = make_tiny(family)
+    teacher.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 3
+    request = {"hidden_size": 64, "num_hidden_layers": 3, "verify": verify}
+    from_folder, in_memory = (from_weak_teacher(source, **request) for source in (tmp_path, teacher))
+    theirs = in_memory.state_dict()
+    assert all(torch.equal(weight, theirs[name]) for name, weight in from_folder.state_dict().items())
+    assert largest_difference(teacher, from_folder) <= 2e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_student_has_the_precision_of_its_teacher_in_memory_and_from_a_folder(dtype, tmp_path):
+    teacher = make_tiny("llama").to(dtype)
+    teacher.save_pretrained(tmp_path)
+    for source in (teacher, tmp_path):
+        student, report = from_weak_teacher(source, hidden_size=64, output_report=True)
+        assert (student.dtype, student.config.dtype) == (dtype, dtype)
+        assert report.exact
+    assert from_weak_teacher(teacher, hidden_size=64, dtype="float32").dtype == torch.float32
 
 
 # What saved students are like

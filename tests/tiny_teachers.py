@@ -1,4 +1,4 @@
-"""Tiny teachers of the tests that grow: every family that is known to grow exactly, with weights that hide nothing."""
+"""Tiny teachers of the tests that grow: families that are known to grow exactly, with weights that hide nothing."""
 
 from typing import Any
 
@@ -50,6 +50,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("MPNetForMaskedLM", _ROBERTA),
     "modernbert": ("ModernBertForMaskedLM", _MODERN),
     "gpt2": ("GPT2LMHeadModel", _GPT2),
+    "ctrl": ("CTRLLMHeadModel", {**_GPT2, "dff": 80}),
     "opt": ("OPTForCausalLM", _OPT),
     "gpt_neox": ("GPTNeoXForCausalLM", _BERT),
     "gpt_neo": ("GPTNeoForCausalLM", _NEO),

@@ -46,8 +46,11 @@ FIXED = Dimension(())
 
 
 def kind_of(name: str) -> str:
-    """The name of a parameter or module without the numbers of layers, the same for all layers."""
-    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)
+    """The name of a parameter or module with `*` for the number of its layer, the same for all layers.
+
+    That is the first number in the name; a later one tells what stands in a layer apart (CTRL: `ffn.0`, `ffn.2`).
+    """
+    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name, count=1)
 
 
 def axis_sizes(sizes: Sizes) -> dict[str, int]:

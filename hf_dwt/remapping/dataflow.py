@@ -39,7 +39,7 @@ class HeadTransform:
         matrix: Writes what the activation takes.
         activation: Its name in `transformers.activations.ACT2FN`.
         norm: Takes what the activation returns.
-        norm_before: The norm that ran before the matrix.
+        norm_before: The norm that ran before the matrix, by its full name.
     """
 
     matrix: str
@@ -58,7 +58,8 @@ class Dataflow:
         head: What runs between the layers and the output embeddings, where it is a `HeadTransform`.
         before_head: The module with parameters that ran last before the output embeddings, by its full name.
         post_norm: Whether a layer ends with a normalisation, so that the residual stream is normalised itself.
-        order: Full names of the modules with parameters, in the order in which they ran.
+        order: Full names of the modules with parameters, in the order in which they ran; without tables of
+            embeddings, which take whole numbers.
     """
 
     norms: dict[str, Norm] = field(default_factory=dict)
@@ -102,9 +103,7 @@ def watch(model: PreTrainedModel, inputs: dict[str, Tensor], layers: list[str]) 
         if given is None or result is None or not list(module.parameters(recurse=False)):
             return
         calls.append((name, module, given, result))
-        if isinstance(module, nn.Embedding):
-            residual[id(result)] = result
-        elif (norm := _as_norm(module, given, result)) is not None:
+        if (norm := _as_norm(module, given, result)) is not None:
             flow.norms[kind_of(name)] = norm
             normalised[id(result)] = result
         elif is_matrix(module) and (id(given) in residual or id(given) in normalised):
@@ -124,7 +123,7 @@ def watch(model: PreTrainedModel, inputs: dict[str, Tensor], layers: list[str]) 
 def _head_transform(calls: list[tuple[str, nn.Module, Tensor, Tensor]], norms: dict[str, Norm]) -> HeadTransform | None:
     for index in range(1, len(calls) - 1):
         (name, module, _, wrote), (norm, _, taken, _) = calls[index], calls[index + 1]
-        before = [kind_of(each) for each, *_ in calls[:index] if kind_of(each) in norms]
+        before = [each for each, *_ in calls[:index] if kind_of(each) in norms]
         stands_alone = is_matrix(module) and "*" not in kind_of(name) and kind_of(norm) in norms
         activation = _activation_between(wrote, taken) if stands_alone else None
         if activation is not None and before:

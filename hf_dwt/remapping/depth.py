@@ -1,7 +1,8 @@
 """How a stack of layers grows: which old layer each new one comes from, and layers that change nothing."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -98,6 +99,26 @@ def layer_map(name: str, num_old: int, num_new: int) -> tuple[Layer, ...]:
             f"{[each.source for each in layers]}."
         )
     return layers
+
+
+def with_fitting_sources(
+    layers: Sequence[Layer], theirs: Sequence[AbstractSet[str]], ours: Sequence[AbstractSet[str]]
+) -> tuple[Layer, ...]:
+    """Let each layer that changes nothing come from the nearest one that is made of the same parameters.
+
+    ModernBERT's first layer has no norm before its attention, but a copy that stands second needs one.
+
+    Args:
+        layers: Of the student.
+        theirs: What the parameters of each layer of the teacher are called within it.
+        ours: The same of the student.
+    """
+    fitting = []
+    for layer, needed in zip(layers, ours, strict=True):
+        sources = [source for source, names in enumerate(theirs) if names == needed] if layer.identity else []
+        nearest = min(sources, key=lambda source: abs(source - layer.source), default=layer.source)
+        fitting.append(replace(layer, source=nearest))
+    return tuple(fitting)
 
 
 @dataclass(frozen=True)

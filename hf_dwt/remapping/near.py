@@ -226,12 +226,11 @@ class NearWidth:
         return matrix.index_copy(0, self._helpers, rows)
 
     def _predicting(self, grown: Tensor, owner: str, end: str, head: HeadTransform) -> Tensor:
-        last = str(self._last_layer)
-        norm_weight, norm_bias = self._norm(head.norm_before.replace("*", last))
+        norm_weight, norm_bias = self._norm(self._last(head.norm_before))
         size = len(grown) - self._num_new
         if not self._predicts(head):
             # A prediction needs a bias. Copies of old units have about the mean and the variance of all.
-            return torch.cat([grown[:size], grown[:size][: self._num_new]])
+            return torch.cat([grown[:size], grown[torch.arange(self._num_new) % size]])
         row, bias = mean_predictor(
             self._old(f"{owner}.weight"), self._bias(owner), ACT2FN[head.activation], norm_weight, norm_bias
         )
@@ -239,6 +238,11 @@ class NearWidth:
             return torch.cat([grown[:size], bias.to(grown.dtype).expand(self._num_new)])
         added = torch.cat([row, row.new_zeros(self._num_new)]).to(grown.dtype)
         return torch.cat([grown[:size], added.expand(self._num_new, -1)])
+
+    def _last(self, name: str) -> str:
+        """The full name in this teacher of what is in the last layer of a tiny one; shared layers have one name."""
+        in_layers = name.startswith(tuple(f"{prefix}." for prefix in self._blocks.anatomy.layers))
+        return kind_of(name).replace("*", str(self._last_layer)) if in_layers else name
 
     def _predicts(self, head: HeadTransform) -> bool:
         return f"{head.matrix}.bias" in self._blocks.anatomy.parts

@@ -6,14 +6,31 @@ from dataclasses import replace
 from itertools import islice, product
 from math import gcd, lcm
 
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_dwt.remapping.anatomy import Anatomy, Choices, Part, find_anatomy
-from hf_dwt.remapping.depth import layer_map
+from hf_dwt.remapping.blocks import Blocks
+from hf_dwt.remapping.depth import Layer, layer_map, with_fitting_sources
 from hf_dwt.remapping.growth import EMBEDDING_SCALE, HEAD_ENTRIES, RANDOM_ENTRIES, ROOT, Growth, fill
 from hf_dwt.remapping.plan import GrowthPlan
-from hf_dwt.remapping.sizes import Sizes, field_of, fields_of, keep_norms, read_sizes, write_sizes
-from hf_dwt.remapping.tiny import NUM_TOKENS, build_random, random_inputs, representative_layers, tiny_config
+from hf_dwt.remapping.sizes import (
+    Sizes,
+    field_of,
+    fields_of,
+    follow_layers,
+    keep_norms,
+    norm_constants,
+    read_sizes,
+    write_sizes,
+)
+from hf_dwt.remapping.tiny import (
+    NUM_TOKENS,
+    build_random,
+    names_by_layer,
+    random_inputs,
+    representative_layers,
+    tiny_config,
+)
 from hf_dwt.remapping.verify import Difference, compare, first_output
 from hf_dwt.remapping.width import HEAD_ANSWERS, hidden_share
 
@@ -35,11 +52,30 @@ def settle(model_class: type[PreTrainedModel], plan: GrowthPlan) -> GrowthPlan:
             f"`{field_of(plan.configs()[0], 'layers')}` cannot grow: the layers of `{model_class.__name__}` share "
             "their weights."
         )
+    plan = _with_layers_that_fit(model_class, plan)
     preserving = plan.width_method in ("exact", "pad")
     settled, difference = rehearse(model_class, anatomy, plan if preserving else _doubled(plan))
     if not difference.exact and (preserving or anatomy.options):
         raise ValueError(_explanation(model_class, anatomy, plan, difference))
     return replace(plan, choices=settled.choices)
+
+
+def _with_layers_that_fit(model_class: type[PreTrainedModel], plan: GrowthPlan) -> GrowthPlan:
+    teacher, student = plan.configs()
+    layers = _fitting_layers(model_class, teacher, plan.layers)
+    follow_layers(teacher, student, [layer.source for layer in layers])
+    return replace(plan, student_config=student.to_dict(), layers=layers)
+
+
+def _fitting_layers(
+    model_class: type[PreTrainedModel], teacher: PretrainedConfig, layers: tuple[Layer, ...]
+) -> tuple[Layer, ...]:
+    if not any(layer.identity for layer in layers):
+        return layers
+    deeper = deepcopy(teacher)
+    write_sizes(deeper, {"layers": len(layers)})
+    follow_layers(teacher, deeper, [layer.source for layer in layers])
+    return with_fitting_sources(layers, names_by_layer(model_class, teacher), names_by_layer(model_class, deeper))
 
 
 def rehearse(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: GrowthPlan) -> tuple[GrowthPlan, Difference]:
@@ -105,12 +141,51 @@ def _explanation(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: Gro
         if grown and not _grows_alone(model_class, anatomy, plan, grown):
             blamed.extend(f"`{name}`" for axis in grown for name in fields_of(teacher, axis)[:1])
     which = " and ".join(blamed) or "these sizes together"
-    heads = new["heads"] != old["heads"] and any(f"`{each}`" in which for each in fields_of(teacher, "heads"))
-    alibi = " Attention that depends on the number of heads, as ALiBi does, is one reason." if heads else ""
+    heads = any(f"`{each}`" in which for each in fields_of(teacher, "heads"))
+    reason = _reason(model_class, anatomy, plan, heads)
     return (
         f"Growing {which} of `{name}` is not exact: a tiny model of its class was off by {difference.relative:.1g} "
-        f'standard deviations.{alibi} Leave it as it is, or take a method that preserves nothing: `method="random"`.'
+        f'standard deviations.{reason} Leave it as it is, or take a method that preserves nothing: `method="random"`.'
     )
+
+
+def _reason(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: GrowthPlan, heads_are_blamed: bool) -> str:
+    """What may be why, the surest first; a sentence after a space, or nothing."""
+    old, new = (read_sizes(config) for config in plan.configs())
+    if tables := _computed_tables(model_class, plan):
+        return f" `{tables[0]}` is computed from these sizes anew and does not grow as the weights do."
+    if new["hidden"] % old["hidden"] and _whole_factors_are_exact(model_class, anatomy, plan):
+        whole = f'whole factors are exact ({2 * old["hidden"]}), and `method="near"` grows it to any width.'
+        if Blocks(anatomy, {}).embedding_norm:
+            return f" The norm of its embeddings mixes units with each other: {whole}"
+        if not norm_constants(plan.configs()[0]):
+            return f" No field of its configuration holds what its norms add to a variance: {whole}"
+    normed = {
+        axis for part in anatomy.parts.values() if part.norm for each in part.dimensions for axis in each.segments
+    }
+    if heads_are_blamed and normed & {"query", "key_value"}:
+        return " It normalises over all heads at once, which stay as they are only if all are copied equally often."
+    if heads_are_blamed:
+        return " Attention that depends on the number of heads, as ALiBi does, is one reason."
+    return ""
+
+
+def _computed_tables(model_class: type[PreTrainedModel], plan: GrowthPlan) -> list[str]:
+    """Buffers that are not saved but made from the configuration, as sinusoids of positions, and of another size."""
+    _, *pair = _tiny_pair(model_class, plan)
+    shapes = []
+    for model in pair:
+        saved = set(model.state_dict())
+        shapes.append({name: buffer.shape for name, buffer in model.named_buffers() if name not in saved})
+    theirs, ours = shapes
+    return [name for name, shape in theirs.items() if ours.get(name) != shape]
+
+
+def _whole_factors_are_exact(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: GrowthPlan) -> bool:
+    try:
+        return rehearse(model_class, anatomy, _doubled(plan))[1].exact
+    except ValueError:
+        return False
 
 
 def _grows_alone(model_class: type[PreTrainedModel], anatomy: Anatomy, plan: GrowthPlan, grown: dict[str, int]) -> bool:
@@ -172,9 +247,9 @@ def _tiny_plan(model_class: type[PreTrainedModel], plan: GrowthPlan, fewest_head
     old, new = read_sizes(teacher), read_sizes(student)
     kept = representative_layers(model_class, teacher)
     deeper = 2 if old["layers"] != new["layers"] and plan.depth_method == "identity" else 0
-    grown = layer_map(plan.depth_method, len(kept), len(kept) + deeper)
     small, large = _tiny_sizes(old, new, fewest_heads)
     tiny_teacher = tiny_config(teacher, small, kept)
+    grown = _fitting_layers(model_class, tiny_teacher, layer_map(plan.depth_method, len(kept), len(kept) + deeper))
     tiny_student = tiny_config(teacher, large, [kept[each.source] for each in grown])
     keep_norms(tiny_teacher, tiny_student, hidden_share(plan.width_method, small["hidden"], large["hidden"]))
     return replace(plan, teacher_config=tiny_teacher.to_dict(), student_config=tiny_student.to_dict(), layers=grown)

@@ -158,6 +158,9 @@ def _apply(config: PretrainedConfig, overrides: Mapping[str, Any]) -> None:
         setattr(config, name, value)
     for axis in FIELDS:
         changed = [name for name in _names(config, axis) if name in overrides]
+        for name in changed:
+            if isinstance(overrides[name], int) and overrides[name] < 1:
+                raise ValueError(f"`{name}` is {overrides[name]}: a size is at least 1.")
         if len({overrides[name] for name in changed}) == 1:
             write_sizes(config, {axis: overrides[changed[0]]})
 
@@ -265,6 +268,11 @@ def keep_norms(teacher: PretrainedConfig, student: PretrainedConfig, share: floa
         student: Is changed.
         share: Share of the hidden units that are not 0.
     """
-    for name, value in teacher.to_dict().items():
-        if name.endswith(("eps", "epsilon")) and isinstance(value, float):
-            setattr(student, name, value * share)
+    for name, value in norm_constants(teacher).items():
+        setattr(student, name, value * share)
+
+
+def norm_constants(config: PretrainedConfig) -> dict[str, float]:
+    """What normalisations add to a mean of squares, by field."""
+    fields = config.to_dict().items()
+    return {name: value for name, value in fields if name.endswith(("eps", "epsilon")) and isinstance(value, float)}

@@ -50,12 +50,8 @@ def representative_layers(model_class: type[PreTrainedModel], config: Pretrained
 
     Layers are of one sort if their parameters have the same names and the configuration lists the same for them.
     """
-    num_layers = read_sizes(config)["layers"]
-    sorts: dict[int, set[str]] = {layer: set() for layer in range(num_layers)}
-    for name in build_on_meta(model_class, config).state_dict():
-        for match in re.finditer(r"\.(\d+)\.", name):
-            if (layer := int(match.group(1))) < num_layers:
-                sorts[layer].add(name.replace(match.group(), ".*.", 1))
+    sorts = names_by_layer(model_class, config)
+    num_layers = len(sorts)
     for name in config.to_dict():
         if per_layer(config, name):
             for layer, value in enumerate(getattr(config, name)):
@@ -66,6 +62,16 @@ def representative_layers(model_class: type[PreTrainedModel], config: Pretrained
             seen.append(sorts[layer])
             last = layer
     return list(range(min(num_layers, max(last + 1, least)))) if num_layers > 1 else [0] * least
+
+
+def names_by_layer(model_class: type[PreTrainedModel], config: PretrainedConfig) -> list[set[str]]:
+    """The names of the parameters and buffers of every layer, `*` in the place of its number."""
+    names: list[set[str]] = [set() for _ in range(read_sizes(config)["layers"])]
+    for name in build_on_meta(model_class, config).state_dict():
+        match = re.search(r"\.(\d+)\.", name)
+        if match is not None and (layer := int(match.group(1))) < len(names):
+            names[layer].add(f"{name[: match.start()]}.*.{name[match.end() :]}")
+    return names
 
 
 def build_on_meta(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from hf_dwt import register_depth_method
-from hf_dwt.remapping.depth import Layer, PostNormBlock, layer_map, post_norm_identity
+from hf_dwt.remapping.depth import Layer, PostNormBlock, layer_map, post_norm_identity, with_fitting_sources
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,16 @@ def test_a_method_that_names_other_layers_is_refused(wrong: list[int]) -> None:
     register_depth_method("wrong")(lambda old, new: wrong)
     with pytest.raises(ValueError, match="must name 3 of the layers 0 to 1"):
         layer_map("wrong", 2, 3)
+
+
+def test_a_copy_moves_to_the_nearest_layer_of_its_names_and_no_other_layer_moves() -> None:
+    first, others = {"h.*.mlp"}, {"h.*.norm", "h.*.mlp"}
+    layers = (Layer(0), Layer(0, True), Layer(0), Layer(1), Layer(2))
+    fitting = with_fitting_sources(layers, [first, others, others], [first, others, others, others, others])
+    assert fitting == (Layer(0), Layer(1, True), Layer(0), Layer(1), Layer(2))
+    alike = [others] * 3
+    assert with_fitting_sources(layers, alike, [others] * 5) == layers
+    assert with_fitting_sources(layers, [first] * 3, [others] * 5) == layers, "where none fits it is left"
 
 
 def test_unknown_and_built_in_names_are_refused() -> None:

@@ -74,6 +74,17 @@ def test_heads_that_read_another_width_leave_nothing_to_be_off_by(family: str) -
     assert largest_difference(teacher, student) <= 2e-5
 
 
+def test_shared_layers_and_widths_far_beyond_twice_are_near_too() -> None:
+    for family, request in (("albert", {"embedding_size": 32, "num_hidden_groups": 2}), ("modernbert", {})):
+        teacher = make_tiny(family, **request)
+        wider = {"hidden_size": 80, **({"embedding_size": 80} if family == "albert" else {})}
+        student = from_weak_teacher(teacher, method="near", **wider)
+        agreement = outputs(teacher).argmax(-1) == outputs(student)[..., :VOCABULARY].argmax(-1)
+        assert float(agreement.double().mean()) >= 0.9
+        copied = from_weak_teacher(teacher, method="fpi", **wider)
+        assert largest_difference(teacher, student) < largest_difference(teacher, copied) / 2
+
+
 def test_depth_grows_along_with_a_near_width() -> None:
     teacher = make_tiny("bert", class_name="BertModel")
     student = from_weak_teacher(teacher, method="near", hidden_size=48, num_hidden_layers=4)

@@ -33,6 +33,8 @@ def test_sizes_left_out_follow(family: str, request_: dict[str, int], expected: 
         ("bert", {"hidden_size": 16}, "`hidden_size` is 16, less than the teacher's 32"),
         ("bert", {"hidden_size": 36}, "no multiple of the size of the teacher's heads, 8"),
         ("bert", {"num_hiden_layers": 3}, "Did you mean `num_hidden_layers`"),
+        ("llama", {"num_hidden_layers": -1}, "`num_hidden_layers` is -1: a size is at least 1"),
+        ("gpt2", {"num_attention_heads": 0}, "`num_attention_heads` is 0: a size is at least 1"),
         ("bert", {"hidden_act": "relu"}, "`hidden_act` is 'relu', the teacher has 'gelu'"),
         ("bert", {"layer_norm_eps": 0.1}, "`layer_norm_eps` is 0.1"),
         ("qwen3", {"num_attention_heads": 5}, "`num_key_value_heads` too"),
