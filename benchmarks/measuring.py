@@ -1,0 +1,150 @@
+"""How the benchmarks measure: arms taken in turn, ratios of medians within one run, peaks in processes of their own."""
+
+import gc
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy")
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """Versions and machine, to stand beside every figure."""
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def in_turn(arms: Mapping[str, Callable[[], list[float]]], rounds: int) -> dict[str, list[list[float]]]:
+    """Run the arms A B A B ...: for each, a list of rounds of seconds per step.
+
+    Args:
+        arms: Each returns the seconds of its steps.
+        rounds: How often each is run.
+    """
+    seconds: dict[str, list[list[float]]] = {name: [] for name in arms}
+    for _ in range(rounds):
+        for name, run in arms.items():
+            seconds[name].append(run())
+            gc.collect()
+    return seconds
+
+
+def summary(rounds: list[list[float]], base: list[list[float]]) -> dict[str, float]:
+    """Median seconds of all steps, their ratio to another arm's, and the lowest and highest ratio of a round."""
+    ratios = [statistics.median(ours) / statistics.median(theirs) for ours, theirs in zip(rounds, base, strict=True)]
+    middle = _median(rounds)
+    return {"seconds": middle, "ratio": middle / _median(base), "lowest": min(ratios), "highest": max(ratios)}
+
+
+def peak_in_child(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in a fresh process, so that nothing that was used before counts in its peak.
+
+    Raises:
+        RuntimeError: If the process dies.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, args))
+    process.start()
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        raise RuntimeError(f"`{function.__name__}` died, with exit code {process.exitcode}.") from None
+    finally:
+        process.join(timeout=60)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+class PeakMemory:
+    """Peak of the memory in use, in MiB above what was in use at the start of the block."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.mebibytes = device, 0.0
+
+    def __enter__(self) -> "PeakMemory":
+        gc.collect()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self._start = torch.cuda.memory_allocated() / 2**20
+        else:
+            # Linux: forget the peak of the resident memory.
+            Path("/proc/self/clear_refs").write_text("5")
+            self._start = _status("VmRSS")
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+            peak = torch.cuda.max_memory_allocated() / 2**20
+        else:
+            peak = _status("VmHWM")
+        self.mebibytes = peak - self._start
+
+
+def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=120).print(table)
+
+
+def save(name: str, results: Mapping[str, Any], folder: Path = RESULTS) -> None:
+    """Write results as JSON, sections that were not measured this time kept."""
+    path = folder / f"{name}.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(before | dict(results), indent=1) + "\n")
+
+
+def _median(rounds: list[list[float]]) -> float:
+    return statistics.median(second for each in rounds for second in each)
+
+
+def _status(field: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def _processor() -> str:
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+
+
+def _answer(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    try:
+        answer = function(*args)
+    except Exception as error:  # what went wrong is raised where it can be read
+        answer = error
+    sender.send(answer)
+    sender.close()
+
+
+def peak_of_process() -> float:
+    """Peak resident memory of this process so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

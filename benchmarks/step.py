@@ -1,0 +1,155 @@
+"""What a training step costs: seconds and memory, against the stock `Trainer`, tutorials and other libraries.
+
+    python -m benchmarks.step [--device cuda] [--rounds 5] [--only masked sentences memory causal sizes]
+
+Seconds are medians over rounds in which the arms take turns; a ratio is of two arms of the same run, and its range is
+that over the rounds. Peaks are of processes of their own. Results are kept in results/step-<device>.json.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers.utils import logging
+
+from benchmarks.measuring import PeakMemory, environment, in_turn, peak_in_child, save, show, summary
+from benchmarks.step_arms import Arms, Setting
+from benchmarks.step_causal import FORMS, measure_form
+from benchmarks.step_text import sentences
+
+MASKED = {"stock": 1, "tutorial": 1, "textbrewer": 1, "alone": 1, "taught": 1, "taught_low": 1}
+
+
+def masked(rounds: int) -> dict[str, Any]:
+    """The paper's shape on blocks of 128 tokens."""
+    return compare(Setting(), list(MASKED), rounds)
+
+
+def of_sentences(rounds: int) -> dict[str, Any]:
+    """The paper's shape on sentences of natural lengths, grouped by length and padded by all arms."""
+    setting = Setting(batch_size=32, arguments={"train_sampling_strategy": "group_by_length"})
+    data = sentences(setting)
+    lengths = data["length"]
+    result = compare(setting, ["stock", "tutorial", "alone", "taught", "taught_low"], rounds, data)
+    return result | {"mean length": statistics.mean(lengths), "longest": max(lengths)}
+
+
+def compare(setting: Setting, names: list[str], rounds: int, dataset: Dataset | None = None) -> dict[str, Any]:
+    """Time arms in turn; an arm that does not run is told with its reason."""
+    arms = Arms(setting, dataset)
+    running: dict[str, Callable[[], list[float]]] = {}
+    failed: dict[str, str] = {}
+    for name in names:
+        try:
+            getattr(arms, name)()
+            running[name] = getattr(arms, name)
+        except Exception as error:  # another library on a stack that is newer than itself
+            if name != "textbrewer":
+                raise
+            failed[name] = f"{type(error).__name__}: {error}"
+    seconds = in_turn(running, rounds)
+    rows = {name: summary(seconds[name], seconds["stock"]) for name in running}
+    for name in rows.keys() & {"taught", "taught_low"}:
+        for other in rows.keys() & {"alone", "tutorial", "textbrewer"}:
+            rows[name][f"to {other}"] = summary(seconds[name], seconds[other])["ratio"]
+    return {"setting": repr(setting), "arms": rows, "failed": failed, "seconds": seconds}
+
+
+def memory(_: int) -> dict[str, Any]:
+    """Peak of a short training, in a process that does nothing else."""
+    setting = Setting(batch_size=32, num_steps=2)
+    peaks = {name: peak_in_child(peak_of_training, setting, name) for name in ("stock", "tutorial", "alone", "taught")}
+    arms = {name: {"MiB": peak, "ratio": peak / peaks["stock"]} for name, peak in peaks.items()}
+    return {"setting": repr(setting), "arms": arms}
+
+
+def peak_of_training(setting: Setting, name: str) -> float:
+    """Peak memory of an arm above what the imports take, MiB; the models are in it."""
+    logging.set_verbosity_error()
+    with PeakMemory(setting.device) as peak:
+        getattr(Arms(setting), name)()
+    return peak.mebibytes
+
+
+def causal(_: int, device: str = "cpu") -> dict[str, Any]:
+    """Both losses of a causal LM, by vocabulary: ours against full logits of both models."""
+    rows = {}
+    for vocab_size, batch_size in ((32_000, 2), (128_256, 2), (256_000, 1)):
+        setting = Setting("causal", 1, 1, 768, 512, vocab_size, batch_size, 1024, device)
+        for name in FORMS:
+            try:
+                rows[f"{vocab_size:,} {name}"] = peak_in_child(measure_form, setting, name)
+            except (ImportError, RuntimeError) as error:
+                rows[f"{vocab_size:,} {name}"] = {"failed": f"{type(error).__name__}: {error}"}
+    for name, row in rows.items():
+        base = rows[f"{name.split()[0]} full logits"]
+        if "failed" not in row and "failed" not in base:
+            row |= {"memory ratio": row["MiB"] / base["MiB"], "time ratio": row["seconds"] / base["seconds"]}
+    return {"arms": rows}
+
+
+def sizes(rounds: int) -> dict[str, Any]:
+    """DWT and stand-alone steps against batch, length, vocabulary and teacher, beside the arithmetic."""
+    base = Setting(num_steps=3)
+    changes: list[dict[str, Any]] = [{}, {"batch_size": 2}, {"batch_size": 32}, {"length": 32, "batch_size": 32}]
+    changes += [{"length": 512, "batch_size": 2}, {"vocab_size": 2048}, {"vocab_size": 128_256}]
+    changes += [{"teacher_layers": 2}, {"teacher_layers": 1}]
+    rows = {}
+    for change in changes:
+        setting = replace(base, **change)
+        result = compare(setting, ["stock", "alone", "taught"], max(1, rounds // 2))["arms"]
+        name = ", ".join(f"{key} {value:,}" for key, value in change.items()) or "the paper's shape"
+        rows[name] = {
+            "stock seconds": result["stock"]["seconds"],
+            "alone / stock": result["alone"]["ratio"],
+            "taught / stock": result["taught"]["ratio"],
+            "taught / alone": result["taught"]["to alone"],
+            "by arithmetic": setting.flops(with_teacher=True) / setting.flops(with_teacher=False),
+        }
+    return {"arms": rows}
+
+
+SECTIONS = {"masked": masked, "sentences": of_sentences, "memory": memory, "causal": causal, "sizes": sizes}
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=4, help="turns of each arm (default: 4)")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    options = parser.parse_args(arguments)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    for name in options.only:
+        started = time.perf_counter()
+        result = SECTIONS[name](options.rounds)
+        result |= {"environment": environment(), "took": time.perf_counter() - started}
+        print_section(name, result)
+        save("step-cpu", {name: result})
+
+
+def print_section(name: str, result: dict[str, Any]) -> None:
+    """Print the arms of a section."""
+    columns = list(dict.fromkeys(key for row in result["arms"].values() for key in row))
+    rows = [[arm, *(_shown(row.get(column)) for column in columns)] for arm, row in result["arms"].items()]
+    show(f"{name}: {(SECTIONS[name].__doc__ or '').splitlines()[0]}", ["", *columns], rows)
+    for arm, why in result.get("failed", {}).items():
+        print(f"{arm} did not run: {why}")
+    print(", ".join(f"{key} {value}" for key, value in result["environment"].items()), f"{result['took']:.0f} s\n")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.0f}" if value >= 100 else f"{value:.3f}"
+    return "" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(torch.get_num_threads())
+    main(sys.argv[1:])
