@@ -116,7 +116,7 @@ class StepTimer(TrainerCallback):
     def seconds(self) -> list[float]:
         """Of the steps after the first."""
         counted = self.ends[NUM_FIRST_STEPS - 1 :]
-        return [end - start for start, end in zip(counted, counted[1:], strict=False)]
+        return [end - start for start, end in pairwise(counted)]
 
 
 class TutorialTrainer(Trainer):
@@ -231,4 +231,4 @@ class Arms:
             settings = {"max_grad_norm": 1.0, "batch_postprocessor": timed}
             with distiller:
                 distiller.train(optimizer, loader, num_steps=num_steps, callback=None, **settings)
-        return [end - start for start, end in zip(starts[2:], starts[3:], strict=False)]
+        return [end - start for start, end in pairwise(starts[2:])]
