@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from hf_dwt.losses import IGNORED_LABEL
 
-# Logits of a block. A processor keeps a megabyte at hand; a GPU wants large kernels.
-_BLOCK_ON_CPU = 2**18
+# Logits of a block. A processor keeps a few megabytes at hand; a GPU wants large kernels.
+_BLOCK_ON_CPU = 2**20
 _BLOCK_ELSEWHERE = 2**26
 
 
@@ -75,20 +75,11 @@ class _FusedLosses(torch.autograd.Function):
         temperature: float,
         label_smoothing: float,
     ) -> tuple[Tensor, ...]:
-        hard, soft, teacher_hard = (labels.new_zeros(labels.shape, dtype=torch.float32) for _ in range(3))
-        finite = torch.ones_like(labels, dtype=torch.bool)
-        for rows in _blocks(student_logits):
-            student = student_logits[rows].float()
-            hard[rows] = _cross_entropy(student, labels[rows], label_smoothing)
-            if teacher_logits is None:
-                continue
-            teacher = teacher_logits[rows].float()
-            known = labels[rows] < teacher.shape[-1]
-            teacher_hard[rows] = _cross_entropy(teacher, labels[rows].where(known, IGNORED_LABEL), label_smoothing)
-            divergence = _divergence(student[:, : teacher.shape[-1]], teacher, temperature)
-            soft[rows] = divergence.where(known, 0.0)
-            # A sum is finite only if all of its terms are (a float32 does not overflow over a vocabulary of logits).
-            finite[rows] = teacher.sum(dim=-1).isfinite()
+        blocks = [
+            _losses_of_block(*each, temperature=temperature, label_smoothing=label_smoothing)
+            for each in _blocks(student_logits, teacher_logits, labels)
+        ]
+        hard, soft, teacher_hard, finite = (torch.cat(columns) for columns in zip(*blocks, strict=True))
         ctx.save_for_backward(student_logits, teacher_logits, labels)
         ctx.settings = temperature, label_smoothing
         ctx.mark_non_differentiable(teacher_hard, finite)
@@ -99,56 +90,78 @@ class _FusedLosses(torch.autograd.Function):
     def backward(ctx: Any, hard_grad: Tensor, soft_grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         student_logits, teacher_logits, labels = ctx.saved_tensors
         temperature, label_smoothing = ctx.settings
-        gradient_NV = torch.empty_like(student_logits)
-        hard_N1 = hard_grad.masked_fill(labels == IGNORED_LABEL, 0.0)[:, None]
-        for rows in _blocks(student_logits):
-            student = student_logits[rows].float()
-            gradient = _cross_entropy_gradient(student, labels[rows], label_smoothing).mul_(hard_N1[rows])
-            if teacher_logits is not None:
-                teacher = teacher_logits[rows].float()
-                num_shared = teacher.shape[-1]
-                soft_N1 = soft_grad[rows].masked_fill(labels[rows] >= num_shared, 0.0)[:, None]
-                difference = _softmax_difference(student[:, :num_shared], teacher, temperature)
-                gradient[:, :num_shared].addcmul_(difference, soft_N1 / temperature)
-            gradient_NV[rows] = gradient
-        return gradient_NV, None, None, None, None
+        hard_N = hard_grad.masked_fill(labels == IGNORED_LABEL, 0.0)
+        num_shared = 0 if teacher_logits is None else teacher_logits.shape[-1]
+        soft_N = soft_grad.masked_fill(labels >= num_shared, 0.0)
+        gradients = [
+            _gradient_of_block(*each, temperature=temperature, label_smoothing=label_smoothing).to(student_logits.dtype)
+            for each in _blocks(student_logits, teacher_logits, labels, hard_N[:, None], soft_N[:, None])
+        ]
+        return gradients[0] if len(gradients) == 1 else torch.cat(gradients), None, None, None, None
 
 
-def _blocks(logits: Tensor) -> Iterator[slice]:
-    num_rows, vocab_size = logits.shape
-    most = _BLOCK_ON_CPU if logits.device.type == "cpu" else _BLOCK_ELSEWHERE
+def _blocks(student_logits: Tensor, teacher_logits: Tensor | None, *columns: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Rows that are taken together; at least one block, the logits in float32."""
+    num_rows, vocab_size = student_logits.shape
+    most = _BLOCK_ON_CPU if student_logits.device.type == "cpu" else _BLOCK_ELSEWHERE
     size = max(1, most // vocab_size)
-    return (slice(start, start + size) for start in range(0, num_rows, size))
+    for start in range(0, max(num_rows, 1), size):
+        rows = slice(start, start + size)
+        teacher = None if teacher_logits is None else teacher_logits[rows].float()
+        yield student_logits[rows].float(), teacher, *(column[rows] for column in columns)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+def _losses_of_block(
+    student: Tensor, teacher: Tensor | None, labels: Tensor, *, temperature: float, label_smoothing: float
+) -> tuple[Tensor, ...]:
+    student_logs = student.log_softmax(dim=-1)
+    hard = _cross_entropy(student_logs, labels, label_smoothing)
+    if teacher is None:
+        return hard, torch.zeros_like(hard), torch.zeros_like(hard), torch.ones_like(labels, dtype=torch.bool)
+    known = labels < teacher.shape[-1]
+    teacher_logs = teacher.log_softmax(dim=-1)
+    teacher_hard = _cross_entropy(teacher_logs, labels.where(known, IGNORED_LABEL), label_smoothing)
+    # A sum is finite only if all of its terms are (a float32 does not overflow over a vocabulary of logits).
+    finite = teacher_logs.sum(dim=-1).isfinite()
+    if temperature != 1:
+        student_logs, teacher_logs = ((each / temperature).log_softmax(dim=-1) for each in (student, teacher))
+    shared_logs = student_logs[:, : teacher.shape[-1]]
+    if shared_logs.shape != student_logs.shape:
+        shared_logs = shared_logs.log_softmax(dim=-1)
+    divergence = torch.linalg.vecdot(teacher_logs.exp(), teacher_logs - shared_logs)
+    return hard, divergence.where(known, 0.0), teacher_hard, finite
+
+
+def _cross_entropy(logs: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
     known = labels != IGNORED_LABEL
-    target = logits.gather(-1, labels.where(known, 0)[:, None]).squeeze(-1)
+    target = logs.gather(-1, labels.where(known, 0)[:, None]).squeeze(-1)
     if label_smoothing:
-        target = torch.lerp(target, logits.mean(dim=-1), label_smoothing)
-    return (logits.logsumexp(dim=-1) - target).where(known, 0.0)
+        target = torch.lerp(target, logs.mean(dim=-1), label_smoothing)
+    return -target.where(known, 0.0)
 
 
-def _cross_entropy_gradient(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    gradient = logits.softmax(dim=-1)
-    known = labels != IGNORED_LABEL
-    given = known.to(gradient.dtype).mul_(label_smoothing - 1)
-    gradient.scatter_add_(-1, labels.where(known, 0)[:, None], given[:, None])
-    return gradient.sub_(label_smoothing / logits.shape[-1]) if label_smoothing else gradient
-
-
-def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL divergence as the teacher's mean of the differences: exactly 0 between equals."""
-    if temperature != 1:
-        student, teacher = student / temperature, teacher / temperature
-    teacher_normaliser = teacher.logsumexp(dim=-1)
-    probabilities = (teacher - teacher_normaliser[:, None]).exp_()
-    mean_difference: Tensor = torch.linalg.vecdot(probabilities, teacher - student)
-    return mean_difference - teacher_normaliser + student.logsumexp(dim=-1)
-
-
-def _softmax_difference(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    if temperature != 1:
-        student, teacher = student / temperature, teacher / temperature
-    difference: Tensor = student.softmax(dim=-1).sub_(teacher.softmax(dim=-1))
-    return difference
+def _gradient_of_block(
+    student: Tensor,
+    teacher: Tensor | None,
+    labels: Tensor,
+    hard_N1: Tensor,
+    soft_N1: Tensor,
+    *,
+    temperature: float,
+    label_smoothing: float,
+) -> Tensor:
+    """Softmax less target, of both losses; at temperature 1 both share the student's softmax."""
+    num_shared = 0 if teacher is None else teacher.shape[-1]
+    shares_softmax = temperature == 1 and num_shared == student.shape[-1]
+    gradient = student.softmax(dim=-1).mul_(hard_N1 + soft_N1 if shares_softmax else hard_N1)
+    targets = labels.where(labels != IGNORED_LABEL, 0)[:, None]
+    gradient.scatter_add_(-1, targets, hard_N1 * (label_smoothing - 1))
+    if label_smoothing:
+        gradient.sub_(hard_N1 * (label_smoothing / student.shape[-1]))
+    if teacher is not None and shares_softmax:
+        gradient.addcmul_(teacher.softmax(dim=-1), soft_N1, value=-1)
+    elif teacher is not None:
+        difference = (student[:, :num_shared] / temperature).softmax(dim=-1)
+        difference.sub_((teacher / temperature).softmax(dim=-1))
+        gradient[:, :num_shared].addcmul_(difference, soft_N1 / temperature)
+    return gradient

@@ -1,10 +1,12 @@
 """The teacher of a trainer: taken, asked about batches, and let go when the policy has no more use for it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from os import PathLike
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -126,7 +128,7 @@ class Teaching:
             parts: Rows of them that will be asked for. Default: as many as fit.
         """
         assert self.teacher is not None
-        with self._accelerator.autocast():
+        with self._precision():
             head = self.teacher.head_at(
                 without_labels(inputs),
                 positions,
@@ -137,7 +139,15 @@ class Teaching:
             )
 
         def logits_of(states: Tensor) -> Tensor:
-            with self._accelerator.autocast():
+            with self._precision():
                 return head.logits_of(states)
 
         return replace(head, logits_of=logits_of)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """Run a teacher of float32 as the student is run, and one of lower precision as it is, without any casts."""
+        assert self.teacher is not None
+        if self.teacher.model.dtype == torch.float32:
+            context: AbstractContextManager[None] = self._accelerator.autocast()
+            return context
+        return torch.autocast(self._accelerator.device.type, enabled=False)

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from hf_dwt.fused_losses import Losses
 
+_STUDENT = ("loss", "hard_loss")
+_TEACHER = ("teacher_positions", "soft_loss", "teacher_hard_loss", "train_gap")
+
 
 class TrainingLog:
     """Sums over positions that stay on the device until they are logged, so that a step needs no synchronisation.
@@ -16,7 +19,8 @@ class TrainingLog:
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        self._num_positions, self._weight_sum = 0, 0.0
+        self._sums: dict[tuple[str, ...], Tensor] = {}
         self._broken_positions: Tensor | None = None
 
     def add(self, losses: Losses, loss: Tensor, soft_loss_weight: float) -> None:
@@ -27,11 +31,11 @@ class TrainingLog:
             loss: Scalar, the blended loss summed over the positions.
             soft_loss_weight: As the policy gave it, without temperature**2.
         """
-        ones = torch.ones_like(losses.hard)
-        self._add("positions", ones)
-        self._add("loss", loss)
-        self._add("hard_loss", losses.hard)
-        self._add("soft_loss_weight", soft_loss_weight * ones)
+        # These two are known without asking the device.
+        self._num_positions += len(losses.hard)
+        self._weight_sum += soft_loss_weight * len(losses.hard)
+        dtype = _widest(loss)
+        self._add(_STUDENT, torch.stack([loss.detach().to(dtype), losses.hard.detach().sum(dtype=dtype)]))
 
     def add_teacher(self, losses: Losses, knows: Tensor) -> None:
         """Count what the teacher said in it.
@@ -40,10 +44,9 @@ class TrainingLog:
             losses: Per position.
             knows: Shape (positions,), whether the teacher knows the label's token.
         """
-        self._add("teacher_positions", knows)
-        self._add("soft_loss", losses.soft)
-        self._add("teacher_hard_loss", losses.teacher_hard)
-        self._add("train_gap", losses.hard * knows - losses.teacher_hard)
+        gap = losses.hard * knows - losses.teacher_hard
+        columns = torch.stack([knows.to(gap.dtype), losses.soft, losses.teacher_hard, gap])
+        self._add(_TEACHER, columns.detach().sum(dim=-1, dtype=_widest(gap)))
         broken = (~losses.teacher_is_finite).sum()
         self._broken_positions = broken if self._broken_positions is None else self._broken_positions + broken
 
@@ -60,9 +63,11 @@ class TrainingLog:
         """
         if not self._sums:
             return {}
-        totals = reduce(torch.stack(list(self._sums.values()))).tolist()
-        sums = dict(zip(self._sums, totals, strict=True))
-        self._sums = {}
+        names = ["positions", "soft_loss_weight", *(name for group in self._sums for name in group)]
+        known = next(iter(self._sums.values())).new_tensor([self._num_positions, self._weight_sum])
+        totals = reduce(torch.cat([known, *self._sums.values()])).tolist()
+        sums = dict(zip(names, totals, strict=True))
+        self._num_positions, self._weight_sum, self._sums = 0, 0.0, {}
         count, teacher_count = sums.pop("positions"), sums.pop("teacher_positions", 0.0)
         counts = dict.fromkeys(("loss", "hard_loss", "soft_loss_weight"), count)
         means = {
@@ -72,8 +77,10 @@ class TrainingLog:
         }
         return {name: mean for name, mean in means.items() if isfinite(mean) or not skip_non_finite}
 
-    def _add(self, name: str, values: Tensor) -> None:
-        # Apple's GPUs have no float64.
-        dtype = torch.float32 if values.device.type == "mps" else torch.float64
-        total = values.detach().sum(dtype=dtype)
-        self._sums[name] = self._sums[name] + total if name in self._sums else total
+    def _add(self, names: tuple[str, ...], totals: Tensor) -> None:
+        self._sums[names] = self._sums[names] + totals if names in self._sums else totals
+
+
+def _widest(values: Tensor) -> torch.dtype:
+    # Apple's GPUs have no float64.
+    return torch.float32 if values.device.type == "mps" else torch.float64
