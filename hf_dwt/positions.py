@@ -2,7 +2,8 @@
 
 A masked LM is asked about 15 % of its tokens, yet its head, a third of a small model's forward pass, computes
 logits for all of them. Here a forward hook on the backbone keeps the hidden states of the chosen positions, and the
-model's own head and whatever wraps the model (DDP, FSDP, DeepSpeed) do the rest.
+model's own head and whatever wraps the model (DDP, FSDP, DeepSpeed) do the rest. Where a class allows it, the last
+layer drops the other tokens already (see `last_layer`).
 """
 
 # Axes in names: B batch, L length, N positions, V vocabulary, H hidden.
@@ -21,6 +22,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import logging
 
 from hf_dwt.language_models import Kind
+from hf_dwt.last_layer import Cut, find_cut
 from hf_dwt.losses import IGNORED_LABEL
 
 logger = logging.get_logger(__name__)
@@ -115,7 +117,7 @@ def logits_at(model: nn.Module, inputs: Mapping[str, Any], positions: Positions)
     core = unwrapped(model)
     if not _has_selection(core):
         return select(full_logits(model, inputs), positions)
-    with _keep_only(core.base_model, positions):
+    with _keep_only(core, inputs, positions):
         logits_1NV = full_logits(model, inputs)
     if logits_1NV.shape[:-1] != (1, len(positions)):
         _classes_without_selection.add(type(core))
@@ -155,7 +157,7 @@ def halt_at(model: nn.Module, inputs: Mapping[str, Any], positions: Positions) -
     core = unwrapped(model)
     if not _has_selection(core):
         return None
-    with _keep_only(core.base_model, positions, halts=True) as selection:
+    with _keep_only(core, inputs, positions, halts=True) as selection:
         logits_11V = full_logits(model, inputs)
         halted = selection.halted
     if halted is None or logits_11V.shape[:-1] != (1, 1):
@@ -211,17 +213,26 @@ class _Selection:
 
     def __init__(self) -> None:
         self.positions: Positions | None = None
+        self.cut: Cut | None = None
+        self.cuts = self.has_cut = False
         self.halts = False
         self.halted: tuple[Any, Tensor] | None = None
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         if self.positions is None:
             return output
-        hidden_NH = select(output[0], self.positions)
+        hidden_NH = output[0].squeeze(0) if self.has_cut else select(output[0], self.positions)
         if not self.halts:
             return _with_states(output, hidden_NH.unsqueeze(0))
         self.halted = output, hidden_NH
         return _with_states(output, hidden_NH[None, :1])
+
+    def in_last_layer(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Hook before a module of the last layer, which already drops what nobody asks about."""
+        if self.positions is None or self.cut is None or not self.cuts:
+            return None
+        self.has_cut = True
+        return self.cut.apply(args, kwargs, self.positions.indices)
 
 
 def _with_states(output: Any, states: Tensor) -> Any:
@@ -244,23 +255,38 @@ def _answering(backbone: nn.Module, output: Any) -> Iterator[None]:
             backbone.forward = own
 
 
-def _selection_of(backbone: nn.Module) -> _Selection:
+def _selection_of(core: PreTrainedModel) -> _Selection:
+    backbone = core.base_model
     for hook in backbone._forward_hooks.values():
         if isinstance(hook, _Selection):
             return hook
     selection = _Selection()
     backbone.register_forward_hook(selection)
+    selection.cut = find_cut(core)
+    if selection.cut is not None:
+        selection.cut.module_of(core).register_forward_pre_hook(selection.in_last_layer, with_kwargs=True)
     if "torch._dynamo" in sys.modules:
-        # A graph that was compiled before would go on without the hook.
+        # A graph that was compiled before would go on without the hooks.
         torch.compiler.reset()
     return selection
 
 
 @contextmanager
-def _keep_only(backbone: nn.Module, positions: Positions, halts: bool = False) -> Iterator[_Selection]:
-    selection = _selection_of(backbone)
+def _keep_only(
+    core: PreTrainedModel, inputs: Mapping[str, Any], positions: Positions, halts: bool = False
+) -> Iterator[_Selection]:
+    selection = _selection_of(core)
+    # Activations that are computed again in the backward pass would be so without a selection.
+    recomputes = core.training and core.is_activation_checkpointing
     selection.positions, selection.halts = positions, halts
+    selection.cuts = not recomputes and _most_unasked(inputs, positions)
     try:
         yield selection
     finally:
-        selection.positions, selection.halts, selection.halted = None, False, None
+        selection.positions, selection.halted = None, None
+        selection.cuts = selection.has_cut = selection.halts = False
+
+
+def _most_unasked(inputs: Mapping[str, Any], positions: Positions) -> bool:
+    tokens = inputs.get("input_ids")
+    return tokens is not None and 2 * len(positions) < tokens.numel()

@@ -21,7 +21,9 @@ SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in so
 # two rooms of one floor know of each other. The package's own `__init__` is the roof: it names everything.
 FLOORS = [
     {"_version", "losses", "language_models", "weighting", "vocabulary", "weights"},
-    {"positions", "remapping", "fused_losses"},
+    {"remapping", "fused_losses"},
+    {"last_layer"},
+    {"positions"},
     {"heads"},
     {"arguments", "teacher", "data", "evaluation", "costs"},
     {"preflight", "training_log", "events", "checkpoints", "workers"},

@@ -264,7 +264,7 @@ def test_a_copy_of_a_used_model_works_and_is_its_own(copied, bert):
     expected = logits_at(bert, inputs, positions)
     twin = copied(bert)
     torch.testing.assert_close(logits_at(twin, inputs, positions), expected)
-    with positions_module._keep_only(bert.base_model, positions):
+    with positions_module._keep_only(bert, inputs, positions):
         assert full_logits(twin, inputs).shape[:2] == inputs["input_ids"].shape, "the copy has a selection of its own"
 
 

@@ -44,13 +44,16 @@ def train_plainly(student: PreTrainedModel, teacher: PreTrainedModel, kind: str,
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "gpt2", "llama"])
 def test_weights_are_those_of_a_plain_loop_over_the_same_batches(architecture: str, tmp_path: Path) -> None:
     student, teacher, kind = make_student(architecture), make_teacher(architecture), kind_of(architecture)
-    before, plain = weights_of(student), copy.deepcopy(student).double()
+    before, plain, exact = weights_of(student), copy.deepcopy(student), copy.deepcopy(student).double()
     settings = {"soft_loss_weight": 4.0, "final_soft_loss_weight": 1.0, "temperature": 2.0, "num_train_epochs": 2}
     args = arguments(tmp_path, train_sampling_strategy="sequential", allow_bad_teacher=True, **settings)
     DWTTrainer(student, args, train_dataset=labelled_examples(kind), teacher=teacher).train()
-    train_plainly(plain, copy.deepcopy(teacher).double(), kind, num_steps=6)
-    exact = {name: weight.float() for name, weight in weights_of(plain).items()}
-    assert largest_difference(weights_of(student), exact) < MAX_DIFFERENCE
+    train_plainly(plain, teacher, kind, num_steps=6)
+    train_plainly(exact, copy.deepcopy(teacher).double(), kind, num_steps=6)
+    wanted = {name: weight.float() for name, weight in weights_of(exact).items()}
+    # Llama's small embeddings are normalised: there a plain loop in float32 is some 1e-5 off itself.
+    tolerance = max(MAX_DIFFERENCE, 2 * largest_difference(weights_of(plain), wanted))
+    assert largest_difference(weights_of(student), wanted) < tolerance < 2e-5
     assert largest_difference(weights_of(student), before) > 0.01
 
 
