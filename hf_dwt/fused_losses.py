@@ -93,11 +93,12 @@ class _FusedLosses(torch.autograd.Function):
         hard_N = hard_grad.masked_fill(labels == IGNORED_LABEL, 0.0)
         num_shared = 0 if teacher_logits is None else teacher_logits.shape[-1]
         soft_N = soft_grad.masked_fill(labels >= num_shared, 0.0)
-        gradients = [
-            _gradient_of_block(*each, temperature=temperature, label_smoothing=label_smoothing).to(student_logits.dtype)
-            for each in _blocks(student_logits, teacher_logits, labels, hard_N[:, None], soft_N[:, None])
-        ]
-        return gradients[0] if len(gradients) == 1 else torch.cat(gradients), None, None, None, None
+        gradient_NV, start = torch.empty_like(student_logits), 0
+        for each in _blocks(student_logits, teacher_logits, labels, hard_N[:, None], soft_N[:, None]):
+            gradient = _gradient_of_block(*each, temperature=temperature, label_smoothing=label_smoothing)
+            gradient_NV[start : start + len(gradient)] = gradient
+            start += len(gradient)
+        return gradient_NV, None, None, None, None
 
 
 def _blocks(student_logits: Tensor, teacher_logits: Tensor | None, *columns: Tensor) -> Iterator[tuple[Any, ...]]:

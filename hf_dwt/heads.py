@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from hf_dwt.positions import Positions, halt_at, logits_at
 
-# Logits that one model holds at once: 128 MB in float32, or 1 GB on an accelerator, which wants large products.
-_MOST_LOGITS_ON_CPU = 2**25
-_MOST_LOGITS_ELSEWHERE = 2**28
+# Logits that one model holds at once: 64 MB in float32, or 128 MB on an accelerator, which wants larger products.
+_MOST_LOGITS_ON_CPU = 2**24
+_MOST_LOGITS_ELSEWHERE = 2**25
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def total_over_parts(head: Head, value_of: Callable[[Tensor, slice], Tensor]) ->
         value = value_of(head.logits_of(states_NH), rows)
         parameters = parameters or [leaf for leaf in _leaves(value) if leaf is not states_NH]
         states_gradient[rows], *own = torch.autograd.grad(value, [states_NH, *parameters])
-        gradients = [known.add_(new) for known, new in zip(gradients, own, strict=True)] if gradients else own
+        gradients = [known.add_(new) for known, new in zip(gradients, own, strict=True)] if gradients else _apart(own)
         values.append(value.detach())
     total = torch.stack(values).sum()
     known = [states_gradient, *gradients]
@@ -110,12 +110,29 @@ class _KnownGradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(_scaled(gradient, scale) for gradient in ctx.gradients)
+        if ctx.gradients is None:
+            raise RuntimeError("The gradients of a head that was run in parts are there for one backward pass only.")
+        # In place: that of a head is as large as the head.
+        gradients, ctx.gradients = ctx.gradients, None
+        return None, None, *(_scaled_(gradient, scale) for gradient in gradients)
 
 
-def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
+def _apart(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """The same gradients, none of which shares its memory with another: those of a sum's terms may."""
+    seen: set[int] = set()
+    apart = []
+    for gradient in gradients:
+        is_own = gradient.is_contiguous() and gradient.data_ptr() not in seen
+        seen.add(gradient.data_ptr())
+        apart.append(gradient if is_own else gradient.clone(memory_format=torch.contiguous_format))
+    return apart
+
+
+def _scaled_(gradient: Tensor, scale: Tensor) -> Tensor:
+    if torch.promote_types(gradient.dtype, scale.dtype) == gradient.dtype:
+        return gradient.mul_(scale)
     # A loss scale for float16 may itself be beyond float16.
-    return (gradient.to(torch.promote_types(gradient.dtype, scale.dtype)) * scale).to(gradient.dtype)
+    return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
 
 
 def _leaves(value: Tensor) -> list[Tensor]:

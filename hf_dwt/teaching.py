@@ -119,13 +119,12 @@ class Teaching:
             self.teacher.model.to("cpu")
             self.teacher = None
 
-    def head_at(self, inputs: Mapping[str, Any], positions: Positions, parts: Sequence[slice] | None = None) -> Head:
+    def head_at(self, inputs: Mapping[str, Any], positions: Positions) -> Head:
         """Ask the teacher: its head, with logits of the shared tokens of shape (rows, shared tokens), without gradient.
 
         Args:
             inputs: Of the student; labels are left out.
             positions: Where to predict.
-            parts: Rows of them that will be asked for. Default: as many as fit.
         """
         assert self.teacher is not None
         with self._precision():
@@ -133,7 +132,7 @@ class Teaching:
                 without_labels(inputs),
                 positions,
                 self._num_shared_tokens,
-                parts_of(positions, self.teacher.vocab_size) if parts is None else parts,
+                parts_of(positions, self.teacher.vocab_size),
                 map_added_tokens_to_unknown=self._choices.map_added_tokens_to_unknown,
                 student_may_add_tokens=self._student_may_add_tokens,
             )

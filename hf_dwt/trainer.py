@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import torch
@@ -149,8 +149,9 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         weights, positions = self.weights(), self._positions_of(inputs)
         outputs = model(**without_labels(inputs)) if return_outputs else None
+        # First, so that what it needs on the way is gone before the student keeps activations.
+        teacher = self._ask(inputs, positions) if weights.soft else None
         student = self._head(model, inputs, positions) if outputs is None else whole_head(select(outputs[0], positions))
-        teacher = self._ask(inputs, positions, student) if weights.soft else None
         factors = {"hard_loss_weight": weights.hard, "soft_loss_weight": weights.soft * self.choices.soft_loss_scale}
         settings = {"temperature": self.choices.temperature, "label_smoothing": self.args.label_smoothing_factor}
 
@@ -164,8 +165,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
                     self._training_log.add_teacher(losses, labels < teacher_logits.shape[-1])
             return loss
 
-        num_items = len(positions) if num_items_in_batch is None else num_items_in_batch
-        loss = share_of_step(total_over_parts(student, blend), num_items)
+        total = total_over_parts(student, blend)
+        loss = share_of_step(total, len(positions) if num_items_in_batch is None else num_items_in_batch)
         # Data-parallel ranks average their gradients; `num_items` counts all of them.
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
@@ -196,9 +197,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         parts = [slice(None)] if is_sharded else parts_of(positions, self.model.config.get_text_config().vocab_size)
         return head_at(model, without_labels(inputs), positions, parts)
 
-    def _ask(self, inputs: Mapping[str, Any], positions: Positions, student: Head) -> Head:
-        assert self._teaching is not None
-        return self._teaching.head_at(inputs, positions, student.parts)
+    def _ask(self, inputs: Mapping[str, Any], positions: Positions) -> Head:
+        return cast(Teaching, self._teaching).head_at(inputs, positions)
 
     @property
     def teacher(self) -> Teacher | None:
@@ -314,10 +314,10 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
                 student = self._head(model, inputs, positions)
             else:
                 recorded = Recorded(model)
-                _, logits, _ = super().prediction_step(recorded, without_labels(inputs), False, ignore_keys)
+                logits = super().prediction_step(recorded, without_labels(inputs), False, ignore_keys)[1]
                 labels = inputs.get("labels", inputs.get("shift_labels"))
                 student = whole_head(select(recorded.result[0], positions))
-            teacher = None if self.teacher is None else self._ask(inputs, positions, student)
+            teacher = None if self.teacher is None else self._ask(inputs, positions)
             sums = sums_of_batch(find_batch_size(inputs), positions, student, teacher, self.choices.temperature)
         self._held_out_sums.append(self.accelerator.gather_for_metrics(sums).cpu())
         return sums.select(-1, 1).sum() / max(len(positions), 1), logits, labels

@@ -127,6 +127,31 @@ def test_a_loss_scale_beyond_float16_does_not_overflow_its_gradients() -> None:
     torch.testing.assert_close(states.grad, torch.full_like(states, 1000), rtol=1e-2, atol=0)
 
 
+def test_parameters_whose_gradients_share_their_memory_get_their_own() -> None:
+    states = torch.randn(4, 3, dtype=torch.float64)
+    first, second = (torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    head = module.Head(states, lambda rows: rows * 2 + (first + second)[: len(rows)], [slice(0, 2), slice(2, 4)])
+    total_over_parts(head, lambda logits, _: logits.square().sum()).backward()
+    expected = [torch.zeros_like(first).requires_grad_() for _ in range(2)]
+    whole = sum(
+        (states[rows] * 2 + (first.detach() + second.detach() + sum(expected))[:2]).square().sum()
+        for rows in head.parts
+    )
+    whole.backward()
+    torch.testing.assert_close(first.grad, expected[0].grad)
+    torch.testing.assert_close(second.grad, expected[1].grad)
+
+
+def test_a_second_backward_pass_is_refused_instead_of_being_wrong(few_logits: int) -> None:
+    model = build("Bert")
+    inputs, positions = batch("masked", num_rows=5, share=0.9)
+    head = head_at(model, inputs, positions, parts_of(positions, VOCAB_SIZE))
+    total = total_over_parts(head, lambda logits, rows: value_of(logits, rows, len(positions)))
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="for one backward pass only"):
+        total.backward()
+
+
 @pytest.mark.parametrize("num_positions", [0, 1, 7, 8, 50])
 def test_parts_cover_every_position_once_and_fit_the_limit(num_positions: int, few_logits: int) -> None:
     positions = Positions(torch.arange(num_positions), torch.arange(num_positions), 64)
