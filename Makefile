@@ -4,10 +4,13 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALL := $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types check wheel clean
+.PHONY: bench demo test lint types check wheel clean
 
 demo: $(VENV)/installed-demo
 	$(VENV)/bin/hf-dwt demo $(ARGS)
+
+bench: $(VENV)/installed-bench
+	$(RUN) benchmarks.step $(ARGS)
 
 test: $(VENV)/installed-dev
 	$(RUN) pytest -n 2 --dist worksteal $(ARGS)
@@ -33,6 +36,12 @@ $(VENV)/installed-demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(INSTALL) -e '.[dev]'
+	touch $@
+
+# TextBrewer, TRL and Liger are compared with, not needed: without what they ask for.
+$(VENV)/installed-bench: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	$(INSTALL) --no-deps textbrewer trl liger-kernel
 	touch $@
 
 clean:

@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -143,8 +142,3 @@ def _answer(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) ->
         answer = error
     sender.send(answer)
     sender.close()
-
-
-def peak_of_process() -> float:
-    """Peak resident memory of this process so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers.utils import logging
 
@@ -151,5 +150,4 @@ def _shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(torch.get_num_threads())
     main(sys.argv[1:])

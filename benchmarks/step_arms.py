@@ -56,7 +56,7 @@ class Setting:
         sizes |= {"num_attention_heads": max(hidden_size // 64, 1), "max_position_embeddings": max(self.length, 512)}
         if self.kind == "masked":
             return BertConfig(**sizes, intermediate_size=4 * hidden_size)
-        return LlamaConfig(**sizes, intermediate_size=8 * hidden_size // 3 // 64 * 64, use_cache=False)
+        return LlamaConfig(**sizes, intermediate_size=8 * hidden_size // 3 // 64 * 64)
 
     def model(self, is_teacher: bool = False) -> PreTrainedModel:
         """A model with random weights, which cost what trained ones cost."""

@@ -104,21 +104,20 @@ def main(arguments: list[str]) -> None:
     logging.disable_progress_bar()
     for section in options.only:
         started = time.perf_counter()
-        if section == "causal":
-            found = {"losses by vocabulary": causal(1, "cuda")}
-        else:
-            found = {
-                name: measure(setting, options.rounds, 1e12 * options.peak_tflops)
-                for name, setting in SETTINGS[section].items()
-            }
-        for name, result in found.items():
+        found: dict[str, Any] = {}
+        for name in ["losses by vocabulary"] if section == "causal" else SETTINGS[section]:
+            if section == "causal":
+                result = causal(1, "cuda")
+            else:
+                result = measure(SETTINGS[section][name], options.rounds, 1e12 * options.peak_tflops)
+            found[name] = result
             columns = list(dict.fromkeys(key for row in result["arms"].values() for key in row))
             rows = [[arm, *(_shown(row.get(each)) for each in columns)] for arm, row in result["arms"].items()]
             show(name, ["", *columns], rows)
             print({key: value for key, value in result.items() if key != "arms"})
-        about = {"environment": environment("cuda"), "took": time.perf_counter() - started}
-        print(about, flush=True)
-        save("step-cuda", {section: found | about}, options.results)
+            about = {"environment": environment("cuda"), "took": time.perf_counter() - started}
+            print(about, flush=True)
+            save("step-cuda", {section: found | about}, options.results)
 
 
 def _shown(value: Any) -> str:

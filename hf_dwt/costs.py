@@ -6,7 +6,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from hf_dwt.positions import Positions, logits_at
+from hf_dwt.last_layer import find_cut
+from hf_dwt.positions import Positions, logits_at, unwrapped
 
 # A backward pass computes the gradients of inputs and weights: twice the work of the forward pass.
 _FORWARD_PASSES_PER_STEP = 3
@@ -52,6 +53,8 @@ def forward_flops(model: PreTrainedModel, batch_size: int, length: int, num_posi
     Raises:
         ValueError: If the model's forward pass depends on the values of its input, which the meta device lacks.
     """
+    # Found now, so that the trial on a tiny model is not counted.
+    find_cut(unwrapped(model))
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         input_ids = torch.zeros(batch_size, length, dtype=torch.long)
         indices = torch.zeros(num_positions, dtype=torch.long)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
+from hf_dwt import last_layer
 from hf_dwt.costs import StepCost, forward_flops
 
 SIZE = {"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "pad_token_id": None}
@@ -17,14 +18,25 @@ def bert(num_layers: int) -> BertForMaskedLM:
 def test_a_forward_pass_costs_its_products() -> None:
     batch, length, positions, hidden, inner, vocabulary, layers = 3, 7, 5, 16, 32, 50, 2
     tokens = batch * length
-    layer = tokens * (4 * hidden * hidden + 2 * hidden * inner) + 2 * batch * length * length * hidden
+    attention = 3 * tokens * hidden * hidden + 2 * batch * length * length * hidden
+    by_token = hidden * hidden + 2 * hidden * inner
     head = positions * (hidden * hidden + hidden * vocabulary)
-    assert forward_flops(bert(layers), batch, length, positions) == 2 * (layers * layer + head)
+    # The last layer takes by themselves only the tokens that are asked about.
+    products = layers * attention + ((layers - 1) * tokens + positions) * by_token + head
+    assert forward_flops(bert(layers), batch, length, positions) == 2 * products
 
 
 def test_the_head_costs_by_the_positions_that_are_asked_for() -> None:
-    few, many = (forward_flops(bert(1), 2, 8, positions) for positions in (1, 16))
-    assert many - few == 2 * 15 * (16 * 16 + 16 * 50)
+    most, all_tokens = (forward_flops(bert(1), 2, 8, positions) for positions in (9, 16))
+    assert all_tokens - most == 2 * 7 * (16 * 16 + 16 * 50)
+
+
+def test_costs_are_the_same_the_first_time_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_layer, "_known", {})
+    assert forward_flops(bert(2), 2, 8, 3) == forward_flops(bert(2), 2, 8, 3)
+    with torch.device("cpu"):
+        model = BertForMaskedLM(BertConfig(num_hidden_layers=2, attn_implementation="eager", **SIZE))
+    assert last_layer.find_cut(model) is not None, "counting on the meta device leaves what was found"
 
 
 def test_a_step_is_three_forward_passes_and_the_teachers_one() -> None:

@@ -1,0 +1,53 @@
+"""The benchmarks run, at sizes at which their figures mean nothing, and compare like with like."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import measuring
+from benchmarks.measuring import PeakMemory, in_turn, save, summary
+from benchmarks.step import compare
+from benchmarks.step_arms import Setting
+from benchmarks.step_causal import measure_form
+
+TINY = {"layers": 1, "teacher_layers": 1, "hidden_size": 64, "teacher_hidden_size": 64, "vocab_size": 500}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_arms_take_turns_and_are_compared_with_the_stock_trainer() -> None:
+    result = compare(Setting(**TINY, num_steps=2, batch_size=2), ["stock", "alone", "taught"], rounds=2)
+    assert [len(rounds) for rounds in result["seconds"].values()] == [2, 2, 2]
+    assert all(len(steps) == 2 for rounds in result["seconds"].values() for steps in rounds)
+    assert result["arms"]["stock"]["ratio"] == 1
+    assert result["arms"]["taught"]["to alone"] > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_full_logits_and_ours_are_the_same_loss() -> None:
+    setting = Setting("causal", **TINY, batch_size=2, length=64)
+    full, ours = (measure_form(setting, name)["loss"] for name in ("full logits", "ours"))
+    assert ours == pytest.approx(full, rel=1e-5)
+
+
+def test_arms_run_a_b_a_b() -> None:
+    order: list[str] = []
+    in_turn({name: lambda name=name: order.append(name) or [1.0] for name in "AB"}, rounds=2)
+    assert order == ["A", "B", "A", "B"]
+
+
+def test_a_ratio_is_of_medians_and_its_range_over_rounds() -> None:
+    result = summary([[1.0, 2.0, 9.0], [4.0]], [[1.0], [1.0]])
+    assert result == {"seconds": 3.0, "ratio": 3.0, "lowest": 2.0, "highest": 4.0}
+
+
+def test_a_peak_is_above_the_start() -> None:
+    with PeakMemory("cpu") as peak:
+        bytearray(64 * 2**20)
+    assert 60 < peak.mebibytes < 80
+
+
+def test_sections_that_were_not_measured_are_kept(tmp_path: Path) -> None:
+    save("results", {"first": 1, "second": 1}, tmp_path)
+    save("results", {"second": 2}, tmp_path)
+    assert "first" in (tmp_path / "results.json").read_text()
+    assert measuring.json.loads((tmp_path / "results.json").read_text()) == {"first": 1, "second": 2}
