@@ -27,19 +27,30 @@ class Cut:
 
     Attributes:
         layers: Name of the list of layers.
-        module: Name within the last of them.
+        layer_class: Of the last of them.
+        module: Name within it.
         arguments: Which of the module's arguments are cut: by index, or by name.
     """
 
     layers: str
+    layer_class: type[nn.Module]
     module: str
     arguments: tuple[int | str, ...]
 
-    def module_of(self, model: nn.Module) -> nn.Module:
-        """The module of a real model whose inputs are to be cut."""
+    def module_of(self, model: nn.Module) -> nn.Module | None:
+        """The module of a real model whose inputs are to be cut.
+
+        None where the layer is wrapped: a wrapper may shard it, or compute it again in the backward pass, when nobody
+        says any more what was asked for.
+        """
         layers = model.get_submodule(self.layers)
         assert isinstance(layers, nn.ModuleList)
-        return layers[-1].get_submodule(self.module)
+        return layers[-1].get_submodule(self.module) if type(layers[-1]) is self.layer_class else None
+
+    def fits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], length: int) -> bool:
+        """Tell whether the module is given so many tokens of each example; prompt tuning puts others before them."""
+        given: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
+        return all(given[key].shape[1] == length for key in self.arguments)
 
     def apply(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], indices: Tensor
@@ -91,7 +102,8 @@ def _cuts(model_class: type[PreTrainedModel], config: PretrainedConfig) -> Itera
     }
     for name, modules in lists.items():
         for place in _called(modules[-1], backbone, inputs):
-            cut = Cut(name, place, _arguments(modules[-1].get_submodule(place), backbone, inputs, (batch_size, length)))
+            arguments = _arguments(modules[-1].get_submodule(place), backbone, inputs, (batch_size, length))
+            cut = Cut(name, type(modules[-1]), place, arguments)
             answer = _cut_answer(cut, model, inputs, indices)
             if answer is not None and answer.shape == expected.shape and torch.allclose(answer, expected, atol=1e-9):
                 yield cut
@@ -127,7 +139,9 @@ def _arguments(
 
 
 def _cut_answer(cut: Cut, model: PreTrainedModel, inputs: Mapping[str, Tensor], indices: Tensor) -> Tensor | None:
-    handle = cut.module_of(model).register_forward_pre_hook(
+    module = cut.module_of(model)
+    assert module is not None
+    handle = module.register_forward_pre_hook(
         lambda _, args, kwargs: cut.apply(args, kwargs, indices), with_kwargs=True
     )
     try:

@@ -214,7 +214,7 @@ class _Selection:
     def __init__(self) -> None:
         self.positions: Positions | None = None
         self.cut: Cut | None = None
-        self.cuts = self.has_cut = False
+        self.was_sought = self.cuts = self.has_cut = False
         self.halts = False
         self.halted: tuple[Any, Tensor] | None = None
 
@@ -230,6 +230,8 @@ class _Selection:
     def in_last_layer(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Hook before a module of the last layer, which already drops what nobody asks about."""
         if self.positions is None or self.cut is None or not self.cuts:
+            return None
+        if not self.cut.fits(args, kwargs, self.positions.length):
             return None
         self.has_cut = True
         return self.cut.apply(args, kwargs, self.positions.indices)
@@ -262,13 +264,22 @@ def _selection_of(core: PreTrainedModel) -> _Selection:
             return hook
     selection = _Selection()
     backbone.register_forward_hook(selection)
-    selection.cut = find_cut(core)
-    if selection.cut is not None:
-        selection.cut.module_of(core).register_forward_pre_hook(selection.in_last_layer, with_kwargs=True)
-    if "torch._dynamo" in sys.modules:
-        # A graph that was compiled before would go on without the hooks.
-        torch.compiler.reset()
+    _forget_compiled()
     return selection
+
+
+def _seek_cut(core: PreTrainedModel, selection: _Selection) -> None:
+    selection.was_sought, selection.cut = True, find_cut(core)
+    module = None if selection.cut is None else selection.cut.module_of(core)
+    if module is not None:
+        module.register_forward_pre_hook(selection.in_last_layer, with_kwargs=True)
+        _forget_compiled()
+
+
+def _forget_compiled() -> None:
+    if "torch._dynamo" in sys.modules:
+        # A graph that was compiled before would go on without a new hook.
+        torch.compiler.reset()
 
 
 @contextmanager
@@ -280,6 +291,8 @@ def _keep_only(
     recomputes = core.training and core.is_activation_checkpointing
     selection.positions, selection.halts = positions, halts
     selection.cuts = not recomputes and _most_unasked(inputs, positions)
+    if selection.cuts and not selection.was_sought:
+        _seek_cut(core, selection)
     try:
         yield selection
     finally:

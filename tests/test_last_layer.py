@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 import transformers
-from test_positions import MASKED, assert_like_the_full_path, batch, build, gradients
+from peft import PromptTuningConfig, get_peft_model
+from test_positions import MASKED, assert_like_the_full_path, batch, build, gradients, peft_asks_by_an_old_name
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from hf_dwt import last_layer
 from hf_dwt.last_layer import Cut, find_cut
@@ -60,7 +62,7 @@ def build_like(model: nn.Module) -> nn.Module:
 def test_a_cut_too_early_would_be_noticed() -> None:
     model = build("Bert")
     inputs, positions = batch("masked", share=0.2)
-    early = Cut("bert.encoder.layer", "attention", (0,))
+    early = Cut("bert.encoder.layer", type(model.bert.encoder.layer[-1]), "attention", (0,))
     hook = lambda _, args, kwargs: early.apply(args, kwargs, positions.indices)  # noqa: E731
     early.module_of(model).register_forward_pre_hook(hook, with_kwargs=True)
     with pytest.raises(RuntimeError):  # its mask is for all tokens
@@ -88,6 +90,36 @@ def test_recomputed_activations_are_not_cut_and_their_gradients_are_right() -> N
     actual = gradients(model, logits_at(model, inputs, positions))
     for name, gradient in expected.items():
         torch.testing.assert_close(actual[name], gradient, rtol=1e-9, atol=1e-9)
+
+
+def test_layers_that_others_recompute_are_not_cut_and_their_gradients_are_right() -> None:
+    model = build("Bert").train()
+    inputs, positions = batch("masked", share=0.2)
+    expected = gradients(model, select(full_logits(model, inputs), positions))
+    last = model.bert.encoder.layer[-1]
+    model.bert.encoder.layer[-1] = checkpoint_wrapper(last)
+    actual = gradients(model, logits_at(model, inputs, positions))
+    assert len(actual) == len(expected)
+    for name, gradient in actual.items():
+        wanted = expected[name.replace("_checkpoint_wrapped_module.", "")]
+        torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-9)
+
+
+@peft_asks_by_an_old_name
+def test_virtual_tokens_are_refused_also_where_the_last_layer_could_be_cut() -> None:
+    model = get_peft_model(build("Bert"), PromptTuningConfig(num_virtual_tokens=2, task_type="FEATURE_EXTRACTION"))
+    model = model.double().eval()
+    inputs, positions = batch("masked", share=0.2)
+    with pytest.raises(ValueError, match="answers with 13 rows per example to 11 tokens"):
+        logits_at(model, inputs, positions)
+
+
+def test_a_model_that_is_asked_about_most_tokens_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_layer, "_known", {})
+    logits_at(build("LlamaForCausalLM"), *batch("causal", share=1.0))
+    assert not last_layer._known
+    logits_at(build("Bert"), *batch("masked", share=0.2))
+    assert len(last_layer._known) == 1
 
 
 def test_a_model_of_one_layer_is_cut_too() -> None:
