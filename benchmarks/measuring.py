@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     return {
         "device": name,
         "threads": torch.get_num_threads(),
+        "commit": _commit(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
@@ -102,14 +104,20 @@ class PeakMemory:
         self.mebibytes = peak - self._start
 
 
-def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table."""
+def show(title: str, result: Mapping[str, Any]) -> None:
+    """Print the arms of a result as a table, and what else it holds but the single times."""
+    columns = list(dict.fromkeys(column for row in result["arms"].values() for column in row))
     table = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=120).print(table)
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for arm, row in result["arms"].items():
+        table.add_row(arm, *(_shown(row.get(column)) for column in columns))
+    console = Console(width=120)
+    console.print(table)
+    for name, value in result.items():
+        if name not in ("arms", "seconds"):
+            console.print(f"{name}: {value}", highlight=False)
 
 
 def save(name: str, results: Mapping[str, Any], folder: Path = RESULTS) -> None:
@@ -119,8 +127,19 @@ def save(name: str, results: Mapping[str, Any], folder: Path = RESULTS) -> None:
     path.write_text(json.dumps(before | dict(results), indent=1) + "\n")
 
 
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.0f}" if value >= 100 else f"{value:.4f}"
+    return "" if value is None else str(value)
+
+
 def _median(rounds: list[list[float]]) -> float:
     return statistics.median(second for each in rounds for second in each)
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(RESULTS), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "not known"
 
 
 def _status(field: str) -> float:

@@ -1,9 +1,9 @@
 """What a training step costs: seconds and memory, against the stock `Trainer`, tutorials and other libraries.
 
-    python -m benchmarks.step [--device cuda] [--rounds 5] [--only masked sentences memory causal sizes]
+    python -m benchmarks.step [--rounds 4] [--only masked sentences memory causal sizes]
 
 Seconds are medians over rounds in which the arms take turns; a ratio is of two arms of the same run, and its range is
-that over the rounds. Peaks are of processes of their own. Results are kept in results/step-<device>.json.
+that over the rounds. Peaks are of processes of their own. Results are kept in results/step-cpu.json.
 """
 
 import argparse
@@ -22,12 +22,10 @@ from benchmarks.step_arms import Arms, Setting
 from benchmarks.step_causal import FORMS, measure_form
 from benchmarks.step_text import sentences
 
-MASKED = {"stock": 1, "tutorial": 1, "textbrewer": 1, "alone": 1, "taught": 1, "taught_low": 1}
-
 
 def masked(rounds: int) -> dict[str, Any]:
     """The paper's shape on blocks of 128 tokens."""
-    return compare(Setting(), list(MASKED), rounds)
+    return compare(Setting(), ["stock", "tutorial", "textbrewer", "alone", "taught", "taught_low"], rounds)
 
 
 def of_sentences(rounds: int) -> dict[str, Any]:
@@ -129,24 +127,8 @@ def main(arguments: list[str]) -> None:
         started = time.perf_counter()
         result = SECTIONS[name](options.rounds)
         result |= {"environment": environment(), "took": time.perf_counter() - started}
-        print_section(name, result)
+        show(f"{name}: {(SECTIONS[name].__doc__ or '').splitlines()[0]}", result)
         save("step-cpu", {name: result})
-
-
-def print_section(name: str, result: dict[str, Any]) -> None:
-    """Print the arms of a section."""
-    columns = list(dict.fromkeys(key for row in result["arms"].values() for key in row))
-    rows = [[arm, *(_shown(row.get(column)) for column in columns)] for arm, row in result["arms"].items()]
-    show(f"{name}: {(SECTIONS[name].__doc__ or '').splitlines()[0]}", ["", *columns], rows)
-    for arm, why in result.get("failed", {}).items():
-        print(f"{arm} did not run: {why}")
-    print(", ".join(f"{key} {value}" for key, value in result["environment"].items()), f"{result['took']:.0f} s\n")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.0f}" if value >= 100 else f"{value:.3f}"
-    return "" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -146,9 +147,17 @@ class Arms:
 
     def __init__(self, setting: Setting, dataset: Dataset | None = None) -> None:
         self.setting, self.dataset = setting, setting.blocks() if dataset is None else dataset
-        self.student, self.teacher = setting.model(), setting.model(is_teacher=True)
-        self.low_teacher = copy.deepcopy(self.teacher).to(torch.bfloat16)
-        self.collator = setting.collator()
+        self.student, self.collator = setting.model(), setting.collator()
+
+    @cached_property
+    def teacher(self) -> PreTrainedModel:
+        """Built when an arm asks for it, so that it does not count in the memory of those that have none."""
+        return self.setting.model(is_teacher=True)
+
+    @cached_property
+    def low_teacher(self) -> PreTrainedModel:
+        """The same in bfloat16."""
+        return copy.deepcopy(self.teacher).to(torch.bfloat16)
 
     def run(self, trainer_class: type[Trainer], **kwargs: Any) -> list[float]:
         """Train for a round and return the seconds of its steps."""

@@ -43,6 +43,8 @@ ARMS = ("stock", "tutorial", "alone", "taught", "taught_low")
 def measure(setting: Setting, rounds: int, peak_flops: float) -> dict[str, Any]:
     """Time, memory, MFU and kernels of all arms of a setting."""
     arms = Arms(setting)
+    # Built before anything is measured: peaks are above the models.
+    models = {"student": arms.student, "teacher": arms.teacher, "teacher in bfloat16": arms.low_teacher}
     runs = {name: getattr(arms, name) for name in ARMS}
     peaks = {}
     for name, run in runs.items():
@@ -56,7 +58,7 @@ def measure(setting: Setting, rounds: int, peak_flops: float) -> dict[str, Any]:
     for name in ("alone", "taught", "taught_low"):
         flops = setting.flops(with_teacher=name != "alone")
         rows[name]["MFU"] = flops / rows[name]["seconds"] / peak_flops
-    sizes = {name: model.num_parameters() for name, model in (("student", arms.student), ("teacher", arms.teacher))}
+    sizes = {name: model.num_parameters() for name, model in models.items()}
     return {"arms": rows, "parameters": sizes, "kernels": kernels(arms)}
 
 
@@ -111,19 +113,10 @@ def main(arguments: list[str]) -> None:
             else:
                 result = measure(SETTINGS[section][name], options.rounds, 1e12 * options.peak_tflops)
             found[name] = result
-            columns = list(dict.fromkeys(key for row in result["arms"].values() for key in row))
-            rows = [[arm, *(_shown(row.get(each)) for each in columns)] for arm, row in result["arms"].items()]
-            show(name, ["", *columns], rows)
-            print({key: value for key, value in result.items() if key != "arms"})
+            show(name, result)
             about = {"environment": environment("cuda"), "took": time.perf_counter() - started}
             print(about, flush=True)
             save("step-cuda", {section: found | about}, options.results)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.0f}" if value >= 100 else f"{value:.4f}"
-    return "" if value is None else str(value)
 
 
 if __name__ == "__main__":

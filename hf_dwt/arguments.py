@@ -53,7 +53,9 @@ class DistillationArguments:
     )
     teacher_dtype: Literal["float32", "bfloat16", "float16"] | None = field(
         default=None,
-        metadata={"help": "Precision of the teacher's weights. Default: as the teacher was loaded."},
+        metadata={
+            "help": "Precision of the teacher's weights, below float32 also that it is run in. Default: as loaded."
+        },
     )
     allow_bad_teacher: bool = field(
         default=False,

@@ -49,8 +49,8 @@ class Cut:
 
     def fits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], length: int) -> bool:
         """Tell whether the module is given so many tokens of each example; prompt tuning puts others before them."""
-        given: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
-        return all(given[key].shape[1] == length for key in self.arguments)
+        given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        return all(each.shape[1] == length for key, each in given if key in self.arguments)
 
     def apply(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], indices: Tensor
