@@ -1,5 +1,6 @@
 """How the benchmarks measure: arms taken in turn, ratios of medians within one run, peaks in processes of their own."""
 
+import argparse
 import gc
 import json
 import multiprocessing
@@ -7,6 +8,7 @@ import os
 import platform
 import statistics
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +17,35 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from transformers.utils import logging
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy")
+
+
+def run_sections(
+    sections: Mapping[str, Callable[[int], dict[str, Any]]], name: str, arguments: list[str], description: str
+) -> None:
+    """Measure, print and keep the sections that the command line asks for.
+
+    Args:
+        sections: Each takes the number of rounds; its result holds `arms`, and its docstring is its title.
+        name: Of the file of results.
+        arguments: Of the command line.
+        description: For its help.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each arm (default: 3)")
+    parser.add_argument("--only", nargs="+", choices=sections, default=list(sections))
+    options = parser.parse_args(arguments)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    for section in options.only:
+        started = time.perf_counter()
+        result = sections[section](options.rounds)
+        result |= {"environment": environment(), "took": time.perf_counter() - started}
+        show(f"{section}: {(sections[section].__doc__ or '').splitlines()[0]}", result)
+        save(name, {section: result})
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:

@@ -1,15 +1,13 @@
 """What a training step costs: seconds and memory, against the stock `Trainer`, tutorials and other libraries.
 
-    python -m benchmarks.step [--rounds 4] [--only masked sentences memory causal sizes]
+    python -m benchmarks.step [--rounds 3] [--only masked sentences memory causal sizes]
 
 Seconds are medians over rounds in which the arms take turns; a ratio is of two arms of the same run, and its range is
 that over the rounds. Peaks are of processes of their own. Results are kept in results/step-cpu.json.
 """
 
-import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 from datasets import Dataset
 from transformers.utils import logging
 
-from benchmarks.measuring import PeakMemory, environment, in_turn, peak_in_child, save, show, summary
+from benchmarks.measuring import PeakMemory, in_turn, peak_in_child, run_sections, summary
 from benchmarks.step_arms import Arms, Setting
 from benchmarks.step_causal import FORMS, measure_form
 from benchmarks.step_text import sentences
@@ -115,21 +113,5 @@ def sizes(rounds: int) -> dict[str, Any]:
 SECTIONS = {"masked": masked, "sentences": of_sentences, "memory": memory, "causal": causal, "sizes": sizes}
 
 
-def main(arguments: list[str]) -> None:
-    """Measure, print and keep."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=4, help="turns of each arm (default: 4)")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    options = parser.parse_args(arguments)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    for name in options.only:
-        started = time.perf_counter()
-        result = SECTIONS[name](options.rounds)
-        result |= {"environment": environment(), "took": time.perf_counter() - started}
-        show(f"{name}: {(SECTIONS[name].__doc__ or '').splitlines()[0]}", result)
-        save("step-cpu", {name: result})
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_sections(SECTIONS, "step-cpu", sys.argv[1:], __doc__)

