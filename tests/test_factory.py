@@ -90,6 +90,18 @@ def test_logits_of_the_teachers_here_have_a_standard_deviation_of_about_one():
         assert float(outputs(make_tiny(family)).std()) == pytest.approx(1, abs=0.1)
 
 
+def test_depth_is_exact_whatever_the_norms_weigh_and_with_dropout_too():
+    """A published encoder has a unit that its last norm scales by 5e-33."""
+    teacher = make_tiny("bert")
+    with torch.no_grad():
+        for layer in teacher.bert.encoder.layer:
+            layer.output.LayerNorm.weight[3] = 0.0
+            layer.output.LayerNorm.weight[4] = -1e-30
+    student, report = grow(teacher, num_hidden_layers=5, verify="full")
+    assert report.exact
+    assert largest_difference(teacher, student) <= 1e-5
+
+
 def test_the_depth_of_albert_is_refused_by_name():
     with pytest.raises(ValueError, match=r"`num_hidden_layers` cannot grow: the layers of `AlbertForMaskedLM` share"):
         from_weak_teacher(make_tiny("albert"), num_hidden_layers=4)

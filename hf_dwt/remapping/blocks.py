@@ -36,6 +36,13 @@ class Blocks:
         return [module for module in dict.fromkeys(writers) if module not in readers]
 
     @cached_property
+    def norms(self) -> list[str]:
+        """Norms of the hidden units in a layer, in the order in which they first ran."""
+        parts = self.anatomy.parts.values()
+        hidden = {part.module for part in parts if part.norm is not None and part.dimensions == (_HIDDEN,)}
+        return [module for module in self.order if "*" in module and module in hidden]
+
+    @cached_property
     def order(self) -> list[str]:
         """Modules with parameters, in the order in which they first ran."""
         return list(dict.fromkeys(kind_of(name) for name in self.anatomy.flow.order))

@@ -4,9 +4,6 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from hf_dwt.remapping.registry import Registry
 
 
@@ -140,39 +137,23 @@ class PostNormBlock:
     norm: str
 
 
-def post_norm_identity(
-    block: PostNormBlock, module: str, is_bias: bool, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor
-) -> Tensor:
-    """A parameter of a layer that passes on y = g * n + b, what the normalisation before it wrote.
+def affine_source(layers: Sequence[Layer], number: int) -> int | None:
+    """The teacher's layer whose weight and bias end a layer that normalises last; None if it only normalises.
 
-    Attention adds -b, and its own norm, with weight 1 and bias 0, makes z = (g * n - mean) / s of the rest. n has mean
-    0, so that n / s = L z with L = diag(1/g) - (1/g)(1/g)^T / sum(1/g). The feed-forward units add (L - I) z, two units
-    for each entry, since act(u) - act(-u) = u for ReLU, GELU and SiLU. The last norm is the one before.
+    Such a layer gives y = g * n + b, where n is normalised. A silenced layer behind it that is given n makes n of it
+    again, whatever g is. So n is handed on, and the last of the silenced layers gets g and b.
 
     Args:
-        block: The layer's modules.
-        module: Which of them the parameter belongs to.
-        is_bias: Whether it is the bias and not the weight, whose shape is (out, in).
-        weight: The parameter of the layer it was copied from, grown.
-        norm_weight: g, shape (hidden,).
-        norm_bias: b, shape (hidden,).
+        layers: Of the student.
+        number: Which of them.
+
+    Raises:
+        ValueError: If a layer that changes nothing has no other layer before it.
     """
-    hidden = len(norm_weight)
-    zero = torch.zeros_like(weight)
-    if module == block.attention_out:
-        return -norm_bias.to(weight.dtype) if is_bias else zero
-    if module == block.attention_norm:
-        return zero if is_bias else torch.ones_like(weight)
-    if module == block.up:
-        if is_bias:
-            return weight.index_fill(0, torch.arange(2 * hidden), 0.0)
-        unit = torch.eye(hidden, dtype=weight.dtype)
-        return torch.cat([unit, -unit, weight[2 * hidden :]])
-    if module == block.down:
-        if is_bias:
-            return zero
-        inverse = 1 / norm_weight.double()
-        linear = torch.diag(inverse) - torch.outer(inverse, inverse) / inverse.sum() - torch.eye(hidden)
-        zero[:, :hidden], zero[:, hidden : 2 * hidden] = linear, -linear
-        return zero
-    return weight
+    if number + 1 < len(layers) and layers[number + 1].identity:
+        return None
+    while number >= 0 and layers[number].identity:
+        number -= 1
+    if number < 0:
+        raise ValueError("Where layers normalise last, the first one cannot be a layer that changes nothing.")
+    return layers[number].source

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from hf_dwt.remapping.anatomy import BY_HEADS, Anatomy, Part
 from hf_dwt.remapping.axes import Dimension, axis_sizes, kind_of
 from hf_dwt.remapping.blocks import Blocks
-from hf_dwt.remapping.depth import Layer, post_norm_identity
+from hf_dwt.remapping.depth import Layer, affine_source
 from hf_dwt.remapping.near import NearWidth
 from hf_dwt.remapping.plan import GrowthPlan
 from hf_dwt.remapping.shares import Shares
@@ -107,14 +107,15 @@ class Growth:
         Raises:
             KeyError: If the layer that it would come from has no such parameter.
         """
-        _, layer = self._layer(name)
-        if layer is None:
+        number, layer = self._layer(name)
+        if number is None or layer is None:
             return self._grown(name, name)
-        source = self._named(name, layer.source)
+        number = affine_source(self.plan.layers, number) if self._is_last_norm(name) else layer.source
+        source = self._named(name, layer.source if number is None else number)
         grown = self._grown(source, name)
         if self.plan.width_method == "aki" and layer.source + 1 < self.old["layers"]:
             grown = self._with_next_layer(grown, self._named(name, layer.source + 1), name)
-        return self._silenced(grown, name, layer.source) if layer.identity else grown
+        return self._silent(grown, name) if self._is_silent(name) else grown
 
     def _layer(self, name: str) -> tuple[int | None, Layer | None]:
         for prefix in self.anatomy.layers:
@@ -222,24 +223,30 @@ class Growth:
                 return torch.where(added, above, grown)
         return grown
 
-    def _silenced(self, grown: Tensor, name: str, source: int) -> Tensor:
-        """Make a copied layer pass on what it is given."""
+    def _is_last_norm(self, name: str) -> bool:
+        return self.anatomy.flow.post_norm and kind_of(name.rpartition(".")[0]) == self.blocks.norms[-1]
+
+    def _is_silent(self, name: str) -> bool:
+        """Whether a parameter adds nothing to the residual stream, or a norm of it only normalises."""
+        number, layer = self._layer(name)
+        if number is None or layer is None:
+            return False
+        if self._is_last_norm(name):
+            return affine_source(self.plan.layers, number) is None
         module = kind_of(name.rpartition(".")[0])
-        if self.anatomy.flow.post_norm:
-            block = self.blocks.post_norm
-            names = [self._named(f"{block.norm.replace('*', '0')}.{end}", source) for end in ("weight", "bias")]
-            norm = [self._grown(each, each) for each in names]
-            part = self.anatomy.part(kind_of(name), self.plan.choices)
-            flipped = part.roles == ("read", "write")
-            made = post_norm_identity(block, module, name.endswith(".bias"), grown.T if flipped else grown, *norm)
-            return made.T if flipped else made
-        return torch.zeros_like(grown) if module in self.blocks.residual_writers else grown
+        norms = self.blocks.norms if self.anatomy.flow.post_norm else []
+        return layer.identity and module in [*self.blocks.residual_writers, *norms]
+
+    def _silent(self, grown: Tensor, name: str) -> Tensor:
+        part = self.anatomy.part(kind_of(name), self.plan.choices)
+        is_norm_weight = part.norm is not None and part.roles == ("norm",)
+        ones = is_norm_weight and part.norm is not None and not part.norm.adds_one
+        return torch.ones_like(grown) if ones else torch.zeros_like(grown)
 
     def shares(self, name: str) -> Shares:
         """Where the entries of a parameter come from."""
         part = self.anatomy.part(kind_of(name), self.plan.choices)
-        _, layer = self._layer(name)
-        if layer is not None and layer.identity and kind_of(name.rpartition(".")[0]) in self._remade:
+        if self._is_silent(name):
             return Shares(0.0, 0.0, 1.0)
         known, whole = 1.0, 1.0
         for dimension, role in zip(part.dimensions, part.roles, strict=True):
@@ -249,14 +256,6 @@ class Growth:
                 alone = ((axis.copies == 1) & ~axis.new) if role == "read" else ~axis.new
                 whole *= float(alone.double().mean())
         return Shares(whole, known - whole, 1 - known)
-
-    @cached_property
-    def _remade(self) -> set[str]:
-        """Kinds of modules whose weights a layer that changes nothing does not take from its source."""
-        if not self.anatomy.flow.post_norm:
-            return set(self.blocks.residual_writers)
-        block = self.blocks.post_norm
-        return {block.attention_out, block.attention_norm, block.down}
 
 
 @torch.no_grad()

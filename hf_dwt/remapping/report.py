@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from transformers import PreTrainedModel
 
+from hf_dwt.language_models import language_model_kind
 from hf_dwt.remapping.axes import kind_of
 from hf_dwt.remapping.growth import Growth
 from hf_dwt.remapping.plan import GrowthPlan
@@ -38,7 +39,7 @@ class RemappingReport:
         num_parameters: Of the student.
         shares: Of all parameters.
         modules: Kind of parameter to its shares.
-        training_losses: Teacher's and student's loss in training mode, dropout on, if asked for.
+        training_losses: Teacher's and student's loss in training mode, dropout on, if asked for; not of bare encoders.
         bfloat16: Their difference in bfloat16, if asked for.
         warnings: What a user should know.
 
@@ -132,11 +133,10 @@ def _compared(
         report = replace(report, difference=plain, cached_difference=cached, in_double=double, exact=exact)
         if full:
             half_teacher, half_student = (deepcopy(model).to(torch.bfloat16) for model in (teacher, student))
-            report = replace(
-                report,
-                bfloat16=compare(half_teacher, half_student, inputs, hidden),
-                training_losses=(training_loss(teacher, inputs), training_loss(student, inputs)),
-            )
+            report = replace(report, bfloat16=compare(half_teacher, half_student, inputs, hidden))
+            if language_model_kind(teacher) is not None:
+                losses = training_loss(teacher, inputs), training_loss(student, inputs)
+                report = replace(report, training_losses=losses)
     return replace(report, warnings=tuple(_warnings(report)))
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from hf_dwt import register_depth_method
-from hf_dwt.remapping.depth import Layer, PostNormBlock, layer_map, post_norm_identity, with_fitting_sources
+from hf_dwt.remapping.depth import Layer, affine_source, layer_map, with_fitting_sources
 
 
 @pytest.mark.parametrize(
@@ -54,23 +54,22 @@ def test_unknown_and_built_in_names_are_refused() -> None:
         register_depth_method("stack")(lambda old, new: [0] * new)
 
 
-@pytest.mark.parametrize("activation", [functional.gelu, functional.relu, functional.silu])
-def test_the_layer_passes_on_what_the_norm_before_it_wrote(activation) -> None:
+def test_the_last_silent_layer_of_a_run_gets_the_affine_part_of_the_layer_before_the_run() -> None:
+    layers = [Layer(0), Layer(5, True), Layer(0, True), Layer(1), Layer(2), Layer(2, True)]
+    assert [affine_source(layers, number) for number in range(6)] == [None, None, 0, 1, None, 2]
+
+
+def test_a_run_of_silent_layers_needs_a_layer_before_it() -> None:
+    with pytest.raises(ValueError, match="the first one cannot be a layer that changes nothing"):
+        affine_source([Layer(0, True), Layer(0)], 0)
+
+
+def test_what_is_normalised_is_normalised_again_and_scaled_at_the_end() -> None:
     torch.manual_seed(0)
-    hidden, units, double = 6, 15, torch.float64
-    weight, bias = 1 + 0.3 * torch.randn(hidden, dtype=double), torch.randn(hidden, dtype=double)
-    block = PostNormBlock("out", "attention_norm", "up", "down", "norm")
-    shapes = {("out", False): (hidden, hidden), ("out", True): (hidden,), ("attention_norm", False): (hidden,)}
-    shapes |= {("attention_norm", True): (hidden,), ("up", False): (units, hidden), ("up", True): (units,)}
-    shapes |= {("down", False): (hidden, units), ("down", True): (hidden,)}
-    made = {
-        key: post_norm_identity(block, *key, torch.randn(shape, dtype=double), weight, bias)
-        for key, shape in shapes.items()
-    }
-    before = functional.layer_norm(torch.randn(20, hidden, dtype=double), (hidden,), weight, bias, eps=0.0)
-    found = torch.randn(20, hidden, dtype=double) @ made["out", False].T + made["out", True]
-    norm = (made["attention_norm", False], made["attention_norm", True])
-    middle = functional.layer_norm(before + found, (hidden,), *norm, eps=0.0)
-    fed = activation(middle @ made["up", False].T + made["up", True]) @ made["down", False].T + made["down", True]
-    after = functional.layer_norm(middle + fed, (hidden,), weight, bias, eps=0.0)
-    torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
+    shape, double = (6,), torch.float64
+    weight, bias = torch.tensor([1.3, 1e-33, -0.4, 0.0, 1.0, 2.0], dtype=double), torch.randn(6, dtype=double)
+    stream = torch.randn(20, 6, dtype=double)
+    before = functional.layer_norm(stream, shape, weight, bias, eps=0.0)
+    handed_on = functional.layer_norm(functional.layer_norm(stream, shape, eps=0.0), shape, eps=0.0)
+    after = functional.layer_norm(handed_on, shape, weight, bias, eps=0.0)
+    torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)

@@ -76,6 +76,23 @@ def test_a_layer_that_changes_nothing_writes_nothing_and_keeps_the_rest_of_its_s
         assert torch.equal(growth.tensor(f"model.layers.3.{name}"), weights[f"model.layers.1.{name}"])
 
 
+def test_a_layer_that_changes_nothing_behind_a_norm_takes_over_what_the_norm_did_after_normalising() -> None:
+    teacher = make_tiny("bert")
+    growth = growth_of(teacher, num_hidden_layers=4)
+    weights = teacher.state_dict()
+    for name in ("attention.output.dense", "output.dense"):
+        for end in ("weight", "bias"):
+            assert not growth.tensor(f"bert.encoder.layer.3.{name}.{end}").any()
+            kept = growth.tensor(f"bert.encoder.layer.2.{name}.{end}")
+            assert torch.equal(kept, weights[f"bert.encoder.layer.1.{name}.{end}"])
+    plain = {"weight": torch.ones(32), "bias": torch.zeros(32)}
+    for end, nothing in plain.items():
+        assert torch.equal(growth.tensor(f"bert.encoder.layer.3.attention.output.LayerNorm.{end}"), nothing)
+        assert torch.equal(growth.tensor(f"bert.encoder.layer.2.output.LayerNorm.{end}"), nothing)
+        taken = growth.tensor(f"bert.encoder.layer.3.output.LayerNorm.{end}")
+        assert torch.equal(taken, weights[f"bert.encoder.layer.1.output.LayerNorm.{end}"])
+
+
 @pytest.mark.parametrize(
     ("given", "computed"),
     [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)],

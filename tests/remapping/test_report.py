@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_teachers import make_tiny
+from transformers import BertConfig, BertModel
 
 from hf_dwt import RemappingReport, from_weak_teacher
 from hf_dwt.remapping.anatomy import find_anatomy
@@ -63,6 +64,14 @@ def test_a_full_report_measures_half_precision_and_training_mode_too() -> None:
     theirs, ours = found.training_losses or (0.0, 0.0)
     assert theirs > 0
     assert f"teacher {theirs:.4f}, student {ours:.4f}" in lines["loss"]
+
+
+def test_a_bare_encoder_has_no_loss_to_measure() -> None:
+    encoder = BertModel(BertConfig(vocab_size=99, hidden_size=24, num_hidden_layers=1, num_attention_heads=2))
+    found = from_weak_teacher(encoder, hidden_size=48, verify="full", output_report=True)[1]
+    assert found.exact
+    assert found.bfloat16 is not None
+    assert found.training_losses is None
 
 
 def test_a_student_that_is_not_equal_is_told_so_and_a_near_one_how_near() -> None:
