@@ -136,7 +136,7 @@ def show(title: str, result: Mapping[str, Any]) -> None:
     """Print the arms of a result as a table, and what else it holds but the single times."""
     columns = list(dict.fromkeys(column for row in result["arms"].values() for column in row))
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
     for arm, row in result["arms"].items():
@@ -157,7 +157,7 @@ def save(name: str, results: Mapping[str, Any], folder: Path = RESULTS) -> None:
 
 def _shown(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.0f}" if value >= 100 else f"{value:.4f}"
+        return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
     return "" if value is None else str(value)
 
 
