@@ -10,7 +10,8 @@ demo: $(VENV)/installed-demo
 	$(VENV)/bin/hf-dwt demo $(ARGS)
 
 bench: $(VENV)/installed-bench
-	$(RUN) benchmarks.step $(ARGS)
+	for each in step data start; do $(RUN) benchmarks.$$each --rounds 2 $(ARGS) || exit; done
+	$(RUN) benchmarks.growth --rounds 1
 
 test: $(VENV)/installed-dev
 	$(RUN) pytest -n 2 --dist worksteal $(ARGS)

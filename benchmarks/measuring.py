@@ -9,11 +9,12 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +25,11 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "nu
 
 
 def run_sections(
-    sections: Mapping[str, Callable[[int], dict[str, Any]]], name: str, arguments: list[str], description: str
+    sections: Mapping[str, Callable[[int], dict[str, Any]]],
+    name: str,
+    arguments: list[str],
+    description: str,
+    on_demand: Sequence[str] = (),
 ) -> None:
     """Measure, print and keep the sections that the command line asks for.
 
@@ -33,13 +38,17 @@ def run_sections(
         name: Of the file of results.
         arguments: Of the command line.
         description: For its help.
+        on_demand: Sections that take long, and are measured only where they are named.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each arm (default: 3)")
-    parser.add_argument("--only", nargs="+", choices=sections, default=list(sections))
+    parser.add_argument(
+        "--only", nargs="+", choices=sections, default=[section for section in sections if section not in on_demand]
+    )
     options = parser.parse_args(arguments)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     for section in options.only:
         started = time.perf_counter()
         result = sections[section](options.rounds)

@@ -48,7 +48,7 @@ class Setting:
     batch_size: int = 8
     length: int = 128
     device: str = "cpu"
-    num_steps: int = 5
+    num_steps: int = 3
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def config(self, layers: int, hidden_size: int) -> Any:

@@ -1,14 +1,18 @@
 """The benchmarks run, at sizes at which their figures mean nothing, and compare like with like."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from datasets import Dataset
 
-from benchmarks import measuring
+from benchmarks import data, measuring, start
 from benchmarks.measuring import PeakMemory, in_turn, save, summary
 from benchmarks.step import compare
 from benchmarks.step_arms import Setting
 from benchmarks.step_causal import measure_form
+from hf_dwt.data import train_tokenizer
 
 TINY = {"layers": 1, "teacher_layers": 1, "hidden_size": 64, "teacher_hidden_size": 64, "vocab_size": 500}
 
@@ -51,3 +55,41 @@ def test_sections_that_were_not_measured_are_kept(tmp_path: Path) -> None:
     save("results", {"second": 2}, tmp_path)
     assert "first" in (tmp_path / "results.json").read_text()
     assert measuring.json.loads((tmp_path / "results.json").read_text()) == {"first": 1, "second": 2}
+
+
+def test_a_script_of_each_kind_takes_its_first_step() -> None:
+    arms = start.first_step(rounds=1)["arms"]
+    assert list(arms) == ["stock", "alone", "taught"]
+    assert arms["stock"]["ratio"] == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_masked_batches_are_counted_in_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["one two three four five six seven eight nine ten"] * 500
+    tokenizer = train_tokenizer(words, vocab_size=40, kind="wordpiece")
+    monkeypatch.setattr(data, "_text_and_tokenizer", lambda: (Dataset.from_dict({"text": words}), tokenizer))
+    monkeypatch.setattr(data, "NUM_WORKERS", 1)
+    row = data.batches(rounds=1)["arms"]["ours"]
+    assert row["tokens/s"] * row["seconds"] == pytest.approx(len(data._our_blocks()) * data.LENGTH)
+
+
+def test_only_sections_that_are_asked_for_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def section(name: str) -> Callable[[int], dict[str, Any]]:
+        def measure(rounds: int) -> dict[str, Any]:
+            """A title."""
+            asked.append(f"{name} {rounds}")
+            return {"arms": {}}
+
+        return measure
+
+    monkeypatch.setattr(measuring, "save", lambda name, results: asked.append(f"{name}: {list(results)}"))
+    monkeypatch.setattr(measuring.datasets, "disable_progress_bars", lambda: None)
+    for name in ("set_verbosity_error", "disable_progress_bar"):
+        monkeypatch.setattr(measuring.logging, name, lambda: None)
+    sections = {name: section(name) for name in ("usual", "long")}
+    measuring.run_sections(sections, "all", ["--rounds", "2"], "About.", on_demand=["long"])
+    assert asked == ["usual 2", "all: ['usual']"]
+    measuring.run_sections(sections, "all", ["--only", "long"], "About.", on_demand=["long"])
+    assert asked[2:] == ["long 3", "all: ['long']"]
