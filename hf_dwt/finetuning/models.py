@@ -33,7 +33,7 @@ class Candidate:
     def max_length(self, wanted: int) -> int:
         """Return how many tokens of a row can be read, at most as many as wanted."""
         limit: int | None = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return min(wanted, self.tokenizer.model_max_length, limit or wanted)
+        return min(wanted, int(self.tokenizer.model_max_length), limit or wanted)
 
     def is_causal(self) -> bool:
         """Tell whether only the last position has read everything."""
@@ -51,7 +51,10 @@ def open_candidate(name: str, *, with_head: bool) -> Candidate:
         ValueError: If the model cannot be scored so, or has no tokenizer.
         OSError: If it is not there.
     """
-    config = AutoConfig.from_pretrained(name)
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except OSError as error:
+        raise OSError(f"The model {name!r} could not be read: {error}") from error
     if config.is_encoder_decoder:
         raise ValueError(f"{name} is an encoder-decoder ({config.model_type}): only encoders and decoders are scored.")
     if with_head and type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:

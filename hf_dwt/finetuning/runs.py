@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, get_args
@@ -114,7 +114,7 @@ def _run_cells(
     """Cells, and whether each was run just now; the rows of a task are read once, when they are first needed."""
     finished = FinishedCells(folder / "cells.jsonl")
     for task in suite.tasks:
-        rows = cache(read_rows)
+        rows = cache(partial(read_rows, task))
         for candidate in candidates:
             key = hashlib.sha256(f"{method} {candidate.fingerprint} {task.fingerprint()}".encode()).hexdigest()[:16]
             for seed in seeds:
@@ -131,14 +131,14 @@ def _run_cells(
 
 
 def _run_cell(
-    candidate: Candidate, task: Task, rows_of: Callable[[Task], Rows], seed: int, method: str, key: str, folder: Path
+    candidate: Candidate, task: Task, rows_of: Callable[[], Rows], seed: int, method: str, key: str, folder: Path
 ) -> Cell:
     started = time.monotonic()
     metrics: dict[str, float] = {}
     error = None
     # Whatever a model, a data set or a library does wrong shall not cost the other cells; Ctrl-C does end the run.
     try:
-        rows = rows_of(task)
+        rows = rows_of()
         predictions = _METHODS[method](candidate, rows, task.training, seed, folder)
         metrics = score_predictions(rows, predictions, task.metrics)
     except Exception as failure:

@@ -173,6 +173,8 @@ def _make_task(name: str, content: Any, defaults: Mapping[str, Any]) -> Task:
         raise RecipeError(f"`{where}.data` should have one of `source` and `packaged`.")
     if not 1 <= len(content["text"]) <= 2 or isinstance(content["text"], str):
         raise RecipeError(f"`{where}.text` should be a list of one column or two, got {content['text']!r}.")
+    if content.get("label", "label") in content["text"]:
+        raise RecipeError(f"`{where}.label` is {content['label']!r}, which is a column of `text` as well.")
     check_keys(f"`{where}.metrics`", dict.fromkeys(content["metrics"]), list(METRICS))
     if not content["metrics"]:
         raise RecipeError(f"`{where}.metrics` is empty: name at least one of {', '.join(METRICS)}.")
