@@ -31,7 +31,10 @@ def scores(report: SuiteReport) -> list[tuple[str, str, int, dict[str, float]]]:
 def test_every_method_learns_what_is_easy_and_repeats_itself(
     method: str, model: str, task_file: Callable[..., str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    folder, suite = request.getfixturevalue(model), task_file(training={"learning_rate": 0.01, "epochs": 4})
+    folder, suite = (
+        request.getfixturevalue(model),
+        task_file(training={"learning_rate": 0.005, "epochs": 6, "batch_size": 8}),
+    )
     first = evaluate_suite(folder, suite, seeds=[3], method=method, output_dir=tmp_path / "first")
     second = evaluate_suite(folder, suite, seeds=[3], method=method, output_dir=tmp_path / "second")
     assert not first.failed
