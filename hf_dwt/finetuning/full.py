@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
 
 from hf_dwt.finetuning.models import Candidate, load_classifier
 from hf_dwt.finetuning.rows import Rows
@@ -64,6 +64,8 @@ def train_and_predict(
             train_dataset=train,
             processing_class=candidate.tokenizer,
         )
+        # Without a progress bar it prints its metrics instead.
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         logits = {
             name: trainer.predict(tokenise(part, candidate, training.max_length)).predictions
