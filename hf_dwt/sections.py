@@ -1,0 +1,99 @@
+"""Sections of YAML files: what is written is checked against a dataclass, and a wrong key or value is named."""
+
+import difflib
+import re
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+
+class RecipeError(ValueError):
+    """Something in a recipe or a suite, or in the options that change it, is wrong."""
+
+
+def names_of(section: type) -> list[str]:
+    """Return the keys that a section knows."""
+    return [each.name for each in fields(section)]
+
+
+def check_section(name: str, content: Any, section: type) -> None:
+    """Refuse content that is no section of this class, by name.
+
+    Raises:
+        RecipeError: If a key is missing or not known, or a value of a wrong type.
+    """
+    if not isinstance(content, Mapping):
+        raise RecipeError(f"`{name}` should be a mapping, got {content!r}.")
+    check_keys(f"`{name}`", content, names_of(section))
+    for each in fields(section):
+        if each.name in content:
+            check_type(f"{name}.{each.name}", content[each.name], get_type_hints(section)[each.name])
+        elif each.default is MISSING and each.default_factory is MISSING:
+            raise RecipeError(f"`{name}` has no `{each.name}`.")
+
+
+def check_keys(where: str, content: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse a key that is not known.
+
+    Raises:
+        RecipeError: If there is one.
+    """
+    for key in content:
+        if key not in known:
+            raise RecipeError(f"{where} has no key `{key}`. {suggestion(str(key), known)}")
+
+
+def suggestion(given: str, known: Sequence[str]) -> str:
+    """Name the nearest known key, or all of a few."""
+    close = difflib.get_close_matches(given, known, n=1)
+    if close:
+        return f"Did you mean `{close[0]}`?"
+    return f"Known: {', '.join(known)}." if len(known) < 30 else ""
+
+
+def check_type(name: str, value: Any, hint: Any) -> None:
+    """Check plain types and choices; whatever else a hint says is left to the class."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if Any in options or any(_fits(value, option) for option in options):
+        return
+    wanted = " or ".join(_describe(option) for option in options)
+    raise RecipeError(f"`{name}` should be {wanted}, got {value!r}.")
+
+
+def _fits(value: Any, option: Any) -> bool:
+    if option is type(None):
+        return value is None
+    if get_origin(option) is Literal:
+        return value in get_args(option)
+    if option in (int, float):
+        return isinstance(value, int if option is int else (int, float)) and not isinstance(value, bool)
+    if option in (bool, str):
+        return isinstance(value, option)
+    return value is not None
+
+
+def _describe(option: Any) -> str:
+    if get_origin(option) is Literal:
+        return " or ".join(map(repr, get_args(option)))
+    return {type(None): "empty", int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
+        option, str(option)
+    )
+
+
+class YamlLoader(yaml.SafeLoader):
+    """YAML as people write it, and as YAML 1.2 has it: 5e-4 is a number, `no` is a word (as in `save_strategy: no`)."""
+
+
+YamlLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+YamlLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
