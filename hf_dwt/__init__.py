@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from hf_dwt.remapping.plan import GrowthPlan
     from hf_dwt.remapping.report import RemappingReport
     from hf_dwt.remapping.width import register_width_method
+    from hf_dwt.signals import Signals, Weights
     from hf_dwt.teacher import Teacher, load_teacher
     from hf_dwt.trainer import DWTTrainer
-    from hf_dwt.weighting import Signals, Weights, register_policy
+    from hf_dwt.weighting import register_policy
 
 __all__ = [
     "DWTTrainer",
@@ -47,9 +48,9 @@ _MODULES = {
     "DWTTrainingArguments": "arguments",
     "GrowthPlan": "remapping.plan",
     "RemappingReport": "remapping.report",
-    "Signals": "weighting",
+    "Signals": "signals",
     "Teacher": "teacher",
-    "Weights": "weighting",
+    "Weights": "signals",
     "evaluate_suite": "finetuning.runs",
     "from_weak_teacher": "factory",
     "hard_loss": "losses",

@@ -13,8 +13,9 @@ from transformers.training_args import TrainingArguments
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.checkpoints import has_checkpoints, last_whole_checkpoint
 from hf_dwt.costs import StepCost
+from hf_dwt.signals import Signals
 from hf_dwt.trainer import DWTTrainer
-from hf_dwt.weighting import Signals, progress_at
+from hf_dwt.weighting import progress_at
 
 _RESULT = "run.json"
 

@@ -1,6 +1,6 @@
 """The teacher of a trainer: taken, asked about batches, and let go when the policy has no more use for it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from os import PathLike
@@ -17,6 +17,7 @@ from hf_dwt.compatibility import check_pair, judge, require_unknown_token, warn_
 from hf_dwt.heads import Head, parts_of
 from hf_dwt.positions import Positions, without_labels
 from hf_dwt.preflight import first_impression
+from hf_dwt.probe import Probe
 from hf_dwt.remapping.plan import plan_of
 from hf_dwt.teacher import Origin, Teacher, as_teacher
 from hf_dwt.vocabulary import num_shared_tokens
@@ -62,6 +63,12 @@ class Teaching:
         self._student_may_add_tokens = num_student_tokens > self._num_shared_tokens
         self.origin: Origin = self.teacher.origin
         self.teacher.model.to(accelerator.device)
+
+    def new_probe(
+        self, batches: Iterable[Mapping[str, Any]] | None, positions_of: Callable[[Mapping[str, Any]], Positions]
+    ) -> Probe:
+        """Make a probe of the tokens that both models know, see there."""
+        return Probe(batches, positions_of, self._num_shared_tokens, self._accelerator)
 
     def take_back(self) -> Teacher:
         """Return the teacher, which is loaded and placed again if it had been let go."""

@@ -5,7 +5,6 @@ from functools import partial
 from os import PathLike
 from typing import Any, cast
 
-import datasets
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
@@ -16,6 +15,7 @@ from transformers.utils import logging
 from hf_dwt import checkpoints, compatibility
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch
+from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
@@ -24,12 +24,15 @@ from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, share_of_step
 from hf_dwt.positions import Positions, has_labels, num_positions, positions_of, select, without_labels
-from hf_dwt.preflight import first_batches, reads_once
+from hf_dwt.preflight import first_batches
+from hf_dwt.probe import Probe
 from hf_dwt.remapping.plan import save_plan_of
+from hf_dwt.remapping.verify import evaluating
+from hf_dwt.sampling import probe_data, sampled_by
+from hf_dwt.signals import Weights
 from hf_dwt.teacher import Teacher
 from hf_dwt.teaching import Teaching
 from hf_dwt.training_log import TrainingLog
-from hf_dwt.weighting import Signals, Weights, progress_at
 from hf_dwt.workers import with_own_seed
 
 logger = logging.get_logger(__name__)
@@ -105,6 +108,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         super().__init__(model, args, data_collator, *trainer_args, **trainer_kwargs)
         self.choices = args if isinstance(args, DistillationArguments) else DistillationArguments()
         self._teaching: Teaching | None = None
+        self._probe: Probe | None = None
         self._held_out_sums: list[Tensor] = []
         self._order: torch.Generator | None = None
         self._data_seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
@@ -118,7 +122,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True
         # A subclass with a loss of its own may say that it is not.
         self.loss_is_scaled_for_ga = self.loss_is_scaled_for_ga is not False
-        self._policy = self.choices.policy()
+        self.course = Course(self.choices)
         self._training_log = TrainingLog()
         self.data_collator = choose_collator(
             self.kind,
@@ -133,8 +137,9 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             compatibility.warn_of_unused_choices(self.choices)
         else:
             self._teaching = Teaching(teacher, self.choices, self.model, self.processing_class, self.accelerator)
-            self.before_step()
+            self._let_go_of_the_unneeded()
             self.add_callback(WeightingHorizon())
+            self.add_callback(self.course)
         self.add_callback(TrainerEvents(self))
 
     def compute_loss(
@@ -173,14 +178,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
     def weights(self) -> Weights:
-        """Weights of the current optimiser step: the policy's, or the hard loss alone without a teacher.
-
-        They depend on the step and nothing else, so no two ranks can disagree on whether the teacher is run.
-        """
-        if self._teaching is None:
-            return Weights(hard=1.0, soft=0.0, for_good=True)
-        step, horizon = self.state.global_step, self.choices.weighting_steps or self.state.max_steps
-        return self._policy(Signals(step, progress_at(step, horizon)))
+        """Weights of the current optimiser step: the policy's, or the hard loss alone without a teacher."""
+        return Weights(hard=1.0, soft=0.0, for_good=True) if self._teaching is None else self.course.weights(self.state)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Count the positions of an optimiser step, over micro-batches and ranks."""
@@ -206,19 +205,16 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         return None if self._teaching is None else self._teaching.teacher
 
     def before_training(self) -> None:
-        """Check data and teacher before the first step.
-
-        Raises:
-            ValueError: If there is nothing to predict, or the teacher is no better than guessing.
-        """
-        # A hyperparameter search changes the arguments of a trainer that is there already.
-        self._policy = self.choices.policy()
+        """Check data and teacher before the first step; a `ValueError` says what is wrong with them."""
         self._training_log = TrainingLog()
-        batches = self._first_batches()
-        self.before_step()
+        sampled = self._look_at(self.train_dataset)
+        batches = [] if sampled is None else first_batches(sampled, self._positions_of)
+        self._let_go_of_the_unneeded()
         if self._teaching is not None and not self.weights().for_good:
             student = None if self.state.global_step else self.model
             self._teaching.introduce(list(map(self._prepare_inputs, batches)), self._positions_of, student)
+            if self.course.follows_gap:
+                self._probe = self._teaching.new_probe(self._look_at(probe_data(self)), self._positions_of)
 
     def before_epoch(self, epoch: int) -> None:
         """Draw new masks, and a new order of grouped lengths."""
@@ -227,17 +223,23 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         set_epoch(self.data_collator, epoch)
 
     def before_step(self) -> None:
-        """Let the teacher go if it will not be asked again."""
+        """Show the policy the gap when it is due, and let the teacher go if it will not be asked again."""
+        if self._probe is not None and self.teacher is not None and self.course.probe_is_due(self.state):
+            with evaluating(self.model_wrapped), self.compute_loss_context_manager():
+                self.log(self.course.look(self._probe, partial(self._head, self.model_wrapped), self._ask))
+        if self._teaching is not None:
+            weights = self.course.begin_step(self.state)
+            if weights.for_good and self._probe is not None and self.teacher is not None:
+                self.log(self.course.handover_costs(self.state, self.args))
+        self._let_go_of_the_unneeded()
+
+    def _let_go_of_the_unneeded(self) -> None:
         if self._teaching is not None and self.teacher is not None and self.weights().for_good:
             self.refuse_broken_teacher()
             self._teaching.let_go(self.state.global_step)
 
     def refuse_broken_teacher(self) -> None:
-        """Stop before anything is logged or saved that a broken teacher has spoilt.
-
-        Raises:
-            FloatingPointError: If the teacher's logits were not finite.
-        """
+        """Stop, by a `FloatingPointError`, before anything is logged or saved that a broken teacher has spoilt."""
         broken = self._training_log.num_broken_positions(self.accelerator.reduce)
         if broken and self._teaching is not None:
             self._teaching.refuse_as_broken(broken)
@@ -266,16 +268,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             sampler.generator = self._order = torch.Generator()
         return sampler
 
-    def _first_batches(self) -> list[dict[str, Any]]:
-        dataset, collator = self.train_dataset, evaluation_collator(self.data_collator, self.args.seed)
-        own_loader = type(self).get_train_dataloader is not Trainer.get_train_dataloader
-        if dataset is None or own_loader or reads_once(dataset):
-            return []
-        if isinstance(dataset, datasets.Dataset):
-            dataset = self._remove_unused_columns(dataset, description="training")
-        else:
-            collator = self._get_collator_with_removed_columns(collator, description="training")
-        return first_batches(dataset, collator, self.args.per_device_train_batch_size, self._positions_of)
+    def _look_at(self, dataset: Any) -> Any:
+        return sampled_by(self, dataset, evaluation_collator(self.data_collator, self.args.seed))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the two losses, the weight and the gap to what `Trainer` logs of training."""
