@@ -11,6 +11,7 @@ from hf_dwt._version import __version__
 
 if TYPE_CHECKING:
     from hf_dwt.arguments import DWTTrainingArguments
+    from hf_dwt.assess import TeacherReport, assess_teacher
     from hf_dwt.factory import from_weak_teacher, plan_growth
     from hf_dwt.finetuning.runs import evaluate_suite
     from hf_dwt.losses import hard_loss, soft_loss
@@ -30,8 +31,10 @@ __all__ = [
     "RemappingReport",
     "Signals",
     "Teacher",
+    "TeacherReport",
     "Weights",
     "__version__",
+    "assess_teacher",
     "evaluate_suite",
     "from_weak_teacher",
     "hard_loss",
@@ -50,7 +53,9 @@ _MODULES = {
     "RemappingReport": "remapping.report",
     "Signals": "signals",
     "Teacher": "teacher",
+    "TeacherReport": "assess",
     "Weights": "signals",
+    "assess_teacher": "assess",
     "evaluate_suite": "finetuning.runs",
     "from_weak_teacher": "factory",
     "hard_loss": "losses",

@@ -86,18 +86,29 @@ def first_impression(
             known = asked < num_shared
             labels.append(asked[known])
             teacher_losses.append(hard_loss(logits[known], labels[-1]))
-        tokens.append(_original_tokens(batch))
-    all_tokens, all_labels = torch.cat(tokens), torch.cat(labels)
-    counts = torch.bincount(all_tokens[all_tokens < num_shared], minlength=num_shared) + 1
-    log_frequencies = counts.log() - counts.sum().log()
+        tokens.append(original_tokens(batch))
+    all_labels = torch.cat(labels)
     return FirstImpression(
         teacher_loss=torch.cat(teacher_losses).mean().item(),
-        unigram_loss=-log_frequencies[all_labels].mean().item(),
+        unigram_loss=unigram_loss(torch.cat(tokens), all_labels, num_shared),
         num_positions=len(all_labels),
     )
 
 
-def _original_tokens(batch: Mapping[str, Tensor]) -> Tensor:
+def unigram_loss(tokens: Tensor, labels: Tensor, num_tokens: int) -> float:
+    """Mean loss of guessing each label by its token's frequency, nats.
+
+    Args:
+        tokens: Shape (tokens,), where the frequencies are counted; 1 is added to each.
+        labels: Shape (positions,), below `num_tokens`.
+        num_tokens: Of the vocabulary; tokens beyond it are not counted.
+    """
+    counts = torch.bincount(tokens[tokens < num_tokens], minlength=num_tokens) + 1
+    log_frequencies = counts.log() - counts.sum().log()
+    return -log_frequencies[labels].mean().item()
+
+
+def original_tokens(batch: Mapping[str, Tensor]) -> Tensor:
     """Tokens as they were before masking, shape (tokens,), without padding."""
     tokens, labels = batch["input_ids"], batch.get("labels")
     if labels is not None:
