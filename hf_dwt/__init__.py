@@ -12,6 +12,8 @@ from hf_dwt._version import __version__
 if TYPE_CHECKING:
     from hf_dwt.arguments import DWTTrainingArguments
     from hf_dwt.assess import TeacherReport, assess_teacher
+    from hf_dwt.cache.reading import TeacherCache
+    from hf_dwt.cache.writing import cache_teacher
     from hf_dwt.factory import from_weak_teacher, plan_growth
     from hf_dwt.finetuning.runs import evaluate_suite
     from hf_dwt.losses import hard_loss, soft_loss
@@ -31,10 +33,12 @@ __all__ = [
     "RemappingReport",
     "Signals",
     "Teacher",
+    "TeacherCache",
     "TeacherReport",
     "Weights",
     "__version__",
     "assess_teacher",
+    "cache_teacher",
     "evaluate_suite",
     "from_weak_teacher",
     "hard_loss",
@@ -53,9 +57,11 @@ _MODULES = {
     "RemappingReport": "remapping.report",
     "Signals": "signals",
     "Teacher": "teacher",
+    "TeacherCache": "cache.reading",
     "TeacherReport": "assess",
     "Weights": "signals",
     "assess_teacher": "assess",
+    "cache_teacher": "cache.writing",
     "evaluate_suite": "finetuning.runs",
     "from_weak_teacher": "factory",
     "hard_loss": "losses",

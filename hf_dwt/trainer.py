@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from os import PathLike
 from typing import Any, cast
 
 import torch
@@ -14,12 +13,12 @@ from transformers.utils import logging
 
 from hf_dwt import checkpoints, compatibility
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
+from hf_dwt.cached_teaching import CachedTeaching, TeacherSource, losses_against, make_teaching
 from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch
 from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
-from hf_dwt.fused_losses import fused_losses
 from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, share_of_step
@@ -32,6 +31,7 @@ from hf_dwt.sampling import probe_data, sampled_by
 from hf_dwt.signals import Weights
 from hf_dwt.teacher import Teacher
 from hf_dwt.teaching import Teaching
+from hf_dwt.topk_losses import Excerpt
 from hf_dwt.training_log import TrainingLog
 from hf_dwt.workers import with_own_seed
 
@@ -70,8 +70,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
     Args:
         model: The student.
         args: `DWTTrainingArguments`; plain `TrainingArguments` take the defaults of the rest.
-        teacher: A `Teacher`, a language model (which is frozen), a Hub id or a folder. None trains the student alone,
-            on the hard loss with weight 1.
+        teacher: A `Teacher`, a language model (which is frozen), a Hub id, a folder, or a `TeacherCache`. None trains
+            the student alone, on the hard loss with weight 1.
 
     Raises:
         TypeError: If there is a teacher and the student, or the teacher, is no masked or causal language model.
@@ -99,7 +99,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         args: TrainingArguments | None = None,
         data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
         *trainer_args: Any,
-        teacher: Teacher | PreTrainedModel | str | PathLike[str] | None = None,
+        teacher: TeacherSource | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         if "teacher_model" in trainer_kwargs:
@@ -107,7 +107,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         args = DWTTrainingArguments("tmp_trainer") if args is None else args
         super().__init__(model, args, data_collator, *trainer_args, **trainer_kwargs)
         self.choices = args if isinstance(args, DistillationArguments) else DistillationArguments()
-        self._teaching: Teaching | None = None
+        self._teaching: Teaching | CachedTeaching | None = None
         self._probe: Probe | None = None
         self._held_out_sums: list[Tensor] = []
         self._order: torch.Generator | None = None
@@ -136,7 +136,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         if teacher is None:
             compatibility.warn_of_unused_choices(self.choices)
         else:
-            self._teaching = Teaching(teacher, self.choices, self.model, self.processing_class, self.accelerator)
+            self._teaching = make_teaching(teacher, self.choices, self.model, self.processing_class, self.accelerator)
             self._let_go_of_the_unneeded()
             self.add_callback(WeightingHorizon())
             self.add_callback(self.course)
@@ -152,22 +152,23 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """
         if self.kind is None or not has_labels(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        weights, positions = self.weights(), self._positions_of(inputs)
+        (inputs, told), weights = self._parted(inputs), self.weights()
+        positions = self._positions_of(inputs)
         outputs = model(**without_labels(inputs)) if return_outputs else None
         # First, so that what it needs on the way is gone before the student keeps activations.
-        teacher = self._ask(inputs, positions) if weights.soft else None
+        heard = told if told is not None or not weights.soft else self._ask(inputs, positions)
+        teacher = heard if weights.soft else None
         student = self._head(model, inputs, positions) if outputs is None else whole_head(select(outputs[0], positions))
         factors = {"hard_loss_weight": weights.hard, "soft_loss_weight": weights.soft * self.choices.soft_loss_scale}
         settings = {"temperature": self.choices.temperature, "label_smoothing": self.args.label_smoothing_factor}
 
         def blend(student_logits: Tensor, rows: slice) -> Tensor:
-            labels, teacher_logits = positions.labels[rows], None if teacher is None else teacher.logits(rows)
-            losses = fused_losses(student_logits, teacher_logits, labels, **settings)
+            losses, knows = losses_against(teacher, student_logits, positions.labels[rows], rows, **settings)
             loss = blended_loss(losses.hard, losses.soft, **factors)
             if self.is_in_train and model.training:
                 self._training_log.add(losses, loss, weights.soft)
-                if teacher_logits is not None:
-                    self._training_log.add_teacher(losses, labels < teacher_logits.shape[-1])
+                if knows is not None:
+                    self._training_log.add_teacher(losses, knows)
             return loss
 
         total = total_over_parts(student, blend)
@@ -196,6 +197,9 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         parts = [slice(None)] if is_sharded else parts_of(positions, self.model.config.get_text_config().vocab_size)
         return head_at(model, without_labels(inputs), positions, parts)
 
+    def _parted(self, inputs: Any) -> tuple[Any, Excerpt | None]:
+        return (inputs, None) if self._teaching is None else self._teaching.take_excerpt(inputs)
+
     def _ask(self, inputs: Mapping[str, Any], positions: Positions) -> Head:
         return cast(Teaching, self._teaching).head_at(inputs, positions)
 
@@ -220,7 +224,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """Draw new masks, and a new order of grouped lengths."""
         if self._order is not None:
             self._order.manual_seed(self._data_seed + epoch)
-        set_epoch(self.data_collator, epoch)
+        set_epoch(self.data_collator, self._teaching.epoch_of_masks(epoch) if self._teaching is not None else epoch)
 
     def before_step(self) -> None:
         """Show the policy the gap when it is due, and let the teacher go if it will not be asked again."""
@@ -252,6 +256,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         collator = self.data_collator
         if not kwargs.get("is_training"):
             self.data_collator = evaluation_collator(collator, self.args.seed)
+        elif self._teaching is not None:
+            self.data_collator = self._teaching.collator(collator, dataset)
         try:
             return with_own_seed(super()._get_dataloader(dataset, *args, sampler_fn=sampler, **kwargs), self._data_seed)
         finally:

@@ -1,7 +1,7 @@
 """Running a recipe: the student with its teacher and, for comparison, alone."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,6 +13,8 @@ from rich.table import Table
 from transformers import PreTrainedConfig
 
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
+from hf_dwt.cache.reading import TeacherCache
+from hf_dwt.cache.writing import cache_teacher
 from hf_dwt.checkpoints import has_checkpoints
 from hf_dwt.cli.inputs import Inputs
 from hf_dwt.cli.recipe import GrowthSection, Recipe, RecipeError, reading
@@ -20,6 +22,7 @@ from hf_dwt.cli.students import build_student, student_config
 from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, operations
 from hf_dwt.costs import StepCost, configured_flops
 from hf_dwt.language_models import Kind
+from hf_dwt.teacher import Teacher
 from hf_dwt.trainer import DWTTrainer
 
 # Ten points make a curve; a recipe may say otherwise.
@@ -46,8 +49,18 @@ def make_trainer(recipe: Recipe, inputs: Inputs, *, with_teacher: bool, **change
         train_dataset=inputs.train,
         eval_dataset=inputs.evaluation,
         processing_class=inputs.tokenizer,
-        teacher=inputs.teacher if with_teacher else None,
+        teacher=_heard_teacher(recipe, inputs, args) if with_teacher else None,
     )
+
+
+def _heard_teacher(recipe: Recipe, inputs: Inputs, args: DWTTrainingArguments) -> Teacher | TeacherCache | None:
+    """The teacher itself, or what is cached of it, which is written first unless it is there."""
+    if recipe.cache is None or inputs.teacher is None:
+        return inputs.teacher
+    teacher = inputs.teacher
+    teacher.model.to(args.device)
+    settings = {"processing_class": inputs.tokenizer, "data_collator": inputs.collator}
+    return cache_teacher(teacher, inputs.train, **asdict(recipe.cache), **settings, batch_size=args.train_batch_size)
 
 
 def _without_distillation(recipe: Recipe) -> Recipe:
