@@ -141,6 +141,11 @@ class PeakMemory:
         self.mebibytes = peak - self._start
 
 
+def resident_mebibytes() -> float:
+    """Memory of this process, MiB."""
+    return _status("VmRSS")
+
+
 def show(title: str, result: Mapping[str, Any]) -> None:
     """Print the arms of a result as a table, and what else it holds but the single times."""
     columns = list(dict.fromkeys(column for row in result["arms"].values() for column in row))

@@ -160,11 +160,11 @@ class Arms:
         return copy.deepcopy(self.teacher).to(torch.bfloat16)
 
     def run(self, trainer_class: type[Trainer], **kwargs: Any) -> list[float]:
-        """Train for a round and return the seconds of its steps."""
+        """Train for a round and return the seconds of its steps; `settings` are arguments of a run with a teacher."""
         timer = StepTimer(self.setting.device)
         ours = issubclass(trainer_class, DWTTrainer)
         settings = {"weighting": "constant", "soft_loss_weight": 1.0, "allow_bad_teacher": True} if ours else {}
-        settings = settings if kwargs.get("teacher") is not None else {}
+        settings = settings | kwargs.pop("settings", {}) if kwargs.get("teacher") is not None else {}
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             args = (DWTTrainingArguments if ours else TrainingArguments)(

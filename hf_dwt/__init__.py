@@ -11,6 +11,9 @@ from hf_dwt._version import __version__
 
 if TYPE_CHECKING:
     from hf_dwt.arguments import DWTTrainingArguments
+    from hf_dwt.assess import TeacherReport, assess_teacher
+    from hf_dwt.cache.reading import TeacherCache
+    from hf_dwt.cache.writing import cache_teacher
     from hf_dwt.factory import from_weak_teacher, plan_growth
     from hf_dwt.finetuning.runs import evaluate_suite
     from hf_dwt.losses import hard_loss, soft_loss
@@ -18,9 +21,10 @@ if TYPE_CHECKING:
     from hf_dwt.remapping.plan import GrowthPlan
     from hf_dwt.remapping.report import RemappingReport
     from hf_dwt.remapping.width import register_width_method
+    from hf_dwt.signals import Signals, Weights
     from hf_dwt.teacher import Teacher, load_teacher
     from hf_dwt.trainer import DWTTrainer
-    from hf_dwt.weighting import Signals, Weights, register_policy
+    from hf_dwt.weighting import register_policy
 
 __all__ = [
     "DWTTrainer",
@@ -29,8 +33,12 @@ __all__ = [
     "RemappingReport",
     "Signals",
     "Teacher",
+    "TeacherCache",
+    "TeacherReport",
     "Weights",
     "__version__",
+    "assess_teacher",
+    "cache_teacher",
     "evaluate_suite",
     "from_weak_teacher",
     "hard_loss",
@@ -47,9 +55,13 @@ _MODULES = {
     "DWTTrainingArguments": "arguments",
     "GrowthPlan": "remapping.plan",
     "RemappingReport": "remapping.report",
-    "Signals": "weighting",
+    "Signals": "signals",
     "Teacher": "teacher",
-    "Weights": "weighting",
+    "TeacherCache": "cache.reading",
+    "TeacherReport": "assess",
+    "Weights": "signals",
+    "assess_teacher": "assess",
+    "cache_teacher": "cache.writing",
     "evaluate_suite": "finetuning.runs",
     "from_weak_teacher": "factory",
     "hard_loss": "losses",

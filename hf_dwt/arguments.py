@@ -22,7 +22,7 @@ class DistillationArguments:
         default="linear",
         metadata={
             "help": "Name of the weighting policy of the soft loss: constant, linear, cosine, exponential, step, wsd, "
-            "inheritance, or one that was registered with `register_policy`."
+            "inheritance, handover, or one that was registered with `register_policy`."
         },
     )
     soft_loss_weight: float | None = field(

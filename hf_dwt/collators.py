@@ -12,7 +12,7 @@ from transformers.utils import logging
 from hf_dwt.data import CausalCollator, MaskingCollator
 from hf_dwt.evaluation.reseeded import ReseededCollator
 from hf_dwt.language_models import Kind
-from hf_dwt.preflight import reads_once
+from hf_dwt.sampling import reads_once
 
 logger = logging.get_logger(__name__)
 

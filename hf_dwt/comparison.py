@@ -10,11 +10,9 @@ from typing import Any
 from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerState
 from transformers.training_args import TrainingArguments
 
-from hf_dwt.arguments import DistillationArguments
 from hf_dwt.checkpoints import has_checkpoints, last_whole_checkpoint
 from hf_dwt.costs import StepCost
 from hf_dwt.trainer import DWTTrainer
-from hf_dwt.weighting import Signals, progress_at
 
 _RESULT = "run.json"
 
@@ -109,11 +107,11 @@ def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
         ValueError: If there is nothing to resume from.
     """
     folder = Path(trainer.args.output_dir)
-    if resume and (folder / _RESULT).is_file():
+    if resume and has_result(folder):
         finished = read_run(folder)
         if trainer.args.max_steps in (-1, finished.steps):
             return finished
-    stopwatch, alone = Stopwatch(), trainer.teacher is None
+    stopwatch = Stopwatch()
     trainer.add_callback(stopwatch)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder) if resume else None)
     metrics = trainer.evaluate()
@@ -124,7 +122,7 @@ def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
         loss=metrics["eval_loss"],
         accuracy=metrics["eval_accuracy"],
         seconds=stopwatch.seconds,
-        taught_steps=0 if alone else steps_with_teacher(trainer.choices, trainer.state.max_steps),
+        taught_steps=trainer.course.record.num_taught_steps,
         curve=tuple(stopwatch.points),
     )
     (folder / _RESULT).write_text(json.dumps(asdict(run), indent=2))
@@ -139,13 +137,12 @@ def read_run(folder: Path) -> Run:
 
 def can_resume(folder: Path) -> bool:
     """Tell whether a run has left a checkpoint or its result here."""
-    return has_checkpoints(folder) or (folder / _RESULT).is_file()
+    return has_checkpoints(folder) or has_result(folder)
 
 
-def steps_with_teacher(choices: DistillationArguments, steps: int) -> int:
-    """Count the steps of a run in which the policy asks the teacher."""
-    policy, horizon = choices.policy(), choices.weighting_steps or steps
-    return sum(policy(Signals(step, progress_at(step, horizon))).soft > 0 for step in range(steps))
+def has_result(folder: Path) -> bool:
+    """Tell whether a run was carried out to its end here."""
+    return (folder / _RESULT).is_file()
 
 
 def operations(run: Run, cost: StepCost) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from os import PathLike
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ logger = logging.get_logger(__name__)
 _EQUAL_WITHIN = 0.05
 
 
-def refuse_teacher(model: nn.Module, teacher: Teacher | PreTrainedModel | str | PathLike[str] | None) -> None:
+def refuse_teacher(model: nn.Module, teacher: Any | None) -> None:
     """Refuse to teach what is no language model.
 
     Raises:

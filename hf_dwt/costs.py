@@ -1,11 +1,14 @@
 """What a step costs, by arithmetic: counted by PyTorch on the meta device, so that no weight is loaded."""
 
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 
+from hf_dwt.language_models import Kind
 from hf_dwt.last_layer import find_cut
 from hf_dwt.positions import Positions, logits_at, unwrapped
 
@@ -64,3 +67,27 @@ def forward_flops(model: PreTrainedModel, batch_size: int, length: int, num_posi
             name = type(model).__name__
             raise ValueError(f"The operations of `{name}` cannot be counted without data: {error}") from error
     return int(counter.get_total_flops())
+
+
+def num_configured_parameters(config: PreTrainedConfig, kind: Kind) -> int:
+    """Number of parameters of the model that a configuration describes."""
+    return int(_on_meta(config, kind).num_parameters())
+
+
+def configured_flops(config: PreTrainedConfig, kind: Kind, batch_size: int, length: int, num_positions: int) -> int:
+    """The same for the model that a configuration describes; the arguments are those of `forward_flops`.
+
+    Raises:
+        ValueError: If its operations cannot be counted.
+    """
+    model = _on_meta(config, kind, attn_implementation="eager").eval()
+    # Models look for padding tokens and, without a cache, for packed sequences in the values of their input; on the
+    # meta device there are none.
+    model.config.pad_token_id, model.config.use_cache = None, True
+    return forward_flops(model, batch_size, length, num_positions)
+
+
+def _on_meta(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:
+    auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto_class.from_config(deepcopy(config), **settings)

@@ -1,22 +1,17 @@
 """Before the first step: is there anything to predict, and is the teacher better than guessing?"""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
-from transformers.trainer_utils import has_length
 
 from hf_dwt.heads import Head
 from hf_dwt.losses import IGNORED_LABEL, hard_loss
 from hf_dwt.positions import Positions, has_labels
 
 _NUM_POSITIONS = 1000
-_MOST_EXAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,37 +30,35 @@ class FirstImpression:
 
 
 def first_batches(
-    dataset: Any,
-    collate: Callable[[list[Any]], dict[str, Any]],
-    batch_size: int,
-    positions_of: Callable[[Mapping[str, Any]], Positions],
+    batches: Iterable[dict[str, Any]], positions_of: Callable[[Mapping[str, Any]], Positions]
 ) -> list[dict[str, Any]]:
-    """Collate batches until they hold a thousand positions, or the data end. No global generator is touched.
+    """Take batches until they hold a thousand positions, or the data end.
 
-    A sized data set is sampled, so that an ordered one does not mislead; a stream is read from its start. Every rank
-    sees the same batches.
+    Args:
+        batches: As `sampling.sampled_by` gives them.
+        positions_of: Finds the positions of a batch.
 
     Raises:
         ValueError: If the data set is empty, a batch has no labels, or no prediction is asked for at all.
     """
-    batches, num_positions = [], 0
-    for batch in _batches(dataset, collate, batch_size):
+    taken, num_positions = [], 0
+    for batch in batches:
         if not has_labels(batch):
             raise ValueError(
                 f"A batch of `train_dataset` has no `labels`, only {', '.join(map(repr, batch))}: there is nothing to "
                 "predict. Leave `data_collator` out, for one that makes labels, or let yours make them."
             )
-        batches.append(batch)
+        taken.append(batch)
         num_positions += len(positions_of(batch))
         if num_positions >= _NUM_POSITIONS:
             break
-    if not batches:
+    if not taken:
         raise ValueError("`train_dataset` is empty.")
     if num_positions == 0:
         raise ValueError(
-            f"`train_dataset` asks for no prediction: in {len(batches)} batches every label is {IGNORED_LABEL}."
+            f"`train_dataset` asks for no prediction: in {len(taken)} batches every label is {IGNORED_LABEL}."
         )
-    return batches
+    return taken
 
 
 def first_impression(
@@ -93,36 +86,32 @@ def first_impression(
             known = asked < num_shared
             labels.append(asked[known])
             teacher_losses.append(hard_loss(logits[known], labels[-1]))
-        tokens.append(_original_tokens(batch))
-    all_tokens, all_labels = torch.cat(tokens), torch.cat(labels)
-    counts = torch.bincount(all_tokens[all_tokens < num_shared], minlength=num_shared) + 1
-    log_frequencies = counts.log() - counts.sum().log()
+        tokens.append(original_tokens(batch))
+    all_labels = torch.cat(labels)
     return FirstImpression(
         teacher_loss=torch.cat(teacher_losses).mean().item(),
-        unigram_loss=-log_frequencies[all_labels].mean().item(),
+        unigram_loss=unigram_loss(torch.cat(tokens), all_labels, num_shared),
         num_positions=len(all_labels),
     )
 
 
-def reads_once(dataset: Any) -> bool:
-    """Tell whether looking at a stream takes its examples away from training."""
-    return not has_length(dataset) and iter(dataset) is iter(dataset)
+def unigram_loss(tokens: Tensor, labels: Tensor, num_tokens: int) -> float:
+    """Mean loss of guessing each label by its token's frequency, nats.
+
+    Args:
+        tokens: Shape (tokens,), where the frequencies are counted; 1 is added to each.
+        labels: Shape (positions,), below `num_tokens`.
+        num_tokens: Of the vocabulary; tokens beyond it are not counted.
+    """
+    counts = torch.bincount(tokens[tokens < num_tokens], minlength=num_tokens) + 1
+    log_frequencies = counts.log() - counts.sum().log()
+    return -log_frequencies[labels].mean().item()
 
 
-def _original_tokens(batch: Mapping[str, Tensor]) -> Tensor:
+def original_tokens(batch: Mapping[str, Tensor]) -> Tensor:
     """Tokens as they were before masking, shape (tokens,), without padding."""
     tokens, labels = batch["input_ids"], batch.get("labels")
     if labels is not None:
         tokens = labels.where(labels != IGNORED_LABEL, tokens)
     mask = batch.get("attention_mask")
     return tokens.flatten() if mask is None else tokens[mask.bool()]
-
-
-def _batches(dataset: Any, collate: Callable[[list[Any]], dict[str, Any]], batch_size: int) -> Iterator[dict[str, Any]]:
-    if has_length(dataset) and not isinstance(dataset, IterableDataset):
-        indices = Random(0).sample(range(len(dataset)), min(len(dataset), _MOST_EXAMPLES))
-        examples: Iterator[Any] = (dataset[index] for index in indices)
-    else:
-        examples = islice(dataset, _MOST_EXAMPLES)
-    while chunk := list(islice(examples, batch_size)):
-        yield collate(chunk)

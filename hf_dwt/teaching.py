@@ -1,6 +1,6 @@
 """The teacher of a trainer: taken, asked about batches, and let go when the policy has no more use for it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from os import PathLike
@@ -17,8 +17,10 @@ from hf_dwt.compatibility import check_pair, judge, require_unknown_token, warn_
 from hf_dwt.heads import Head, parts_of
 from hf_dwt.positions import Positions, without_labels
 from hf_dwt.preflight import first_impression
+from hf_dwt.probe import Probe
 from hf_dwt.remapping.plan import plan_of
 from hf_dwt.teacher import Origin, Teacher, as_teacher
+from hf_dwt.topk_losses import Excerpt
 from hf_dwt.vocabulary import num_shared_tokens
 
 logger = logging.get_logger(__name__)
@@ -63,6 +65,12 @@ class Teaching:
         self.origin: Origin = self.teacher.origin
         self.teacher.model.to(accelerator.device)
 
+    def new_probe(
+        self, batches: Iterable[Mapping[str, Any]] | None, positions_of: Callable[[Mapping[str, Any]], Positions]
+    ) -> Probe:
+        """Make a probe of the tokens that both models know, see there."""
+        return Probe(batches, positions_of, self._num_shared_tokens, self._accelerator)
+
     def take_back(self) -> Teacher:
         """Return the teacher, which is loaded and placed again if it had been let go."""
         if self.teacher is None:
@@ -100,6 +108,18 @@ class Teaching:
             positions = positions_of(batches[0])[:_FEW]
             own = self.head_at(batches[0], positions).logits(slice(None))
             warn_of_equals(student, without_labels(batches[0]), positions, own)
+
+    def collator(self, collator: Callable[[list[Any]], dict[str, Any]], dataset: Any) -> Callable[..., dict[str, Any]]:
+        """What makes the training batches: as it is, since the teacher is asked about them when they come."""
+        return collator
+
+    def epoch_of_masks(self, epoch: int) -> int:
+        """Which epoch's masks an epoch of training takes: its own."""
+        return epoch
+
+    def take_excerpt(self, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Any], Excerpt | None]:
+        """Part a batch into what models read and what the teacher said already: nothing."""
+        return inputs, None
 
     def refuse_as_broken(self, num_positions: int) -> None:
         """Refuse to go on with a teacher that was broken at some positions.

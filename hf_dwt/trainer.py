@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from os import PathLike
 from typing import Any, cast
 
-import datasets
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
@@ -15,21 +13,26 @@ from transformers.utils import logging
 
 from hf_dwt import checkpoints, compatibility
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
+from hf_dwt.cached_teaching import CachedTeaching, TeacherSource, losses_against, make_teaching
 from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch
+from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
-from hf_dwt.fused_losses import fused_losses
 from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, share_of_step
 from hf_dwt.positions import Positions, has_labels, num_positions, positions_of, select, without_labels
-from hf_dwt.preflight import first_batches, reads_once
+from hf_dwt.preflight import first_batches
+from hf_dwt.probe import Probe
 from hf_dwt.remapping.plan import save_plan_of
+from hf_dwt.remapping.verify import evaluating
+from hf_dwt.sampling import probe_data, sampled_by
+from hf_dwt.signals import Weights
 from hf_dwt.teacher import Teacher
 from hf_dwt.teaching import Teaching
+from hf_dwt.topk_losses import Excerpt
 from hf_dwt.training_log import TrainingLog
-from hf_dwt.weighting import Signals, Weights, progress_at
 from hf_dwt.workers import with_own_seed
 
 logger = logging.get_logger(__name__)
@@ -67,8 +70,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
     Args:
         model: The student.
         args: `DWTTrainingArguments`; plain `TrainingArguments` take the defaults of the rest.
-        teacher: A `Teacher`, a language model (which is frozen), a Hub id or a folder. None trains the student alone,
-            on the hard loss with weight 1.
+        teacher: A `Teacher`, a language model (which is frozen), a Hub id, a folder, or a `TeacherCache`. None trains
+            the student alone, on the hard loss with weight 1.
 
     Raises:
         TypeError: If there is a teacher and the student, or the teacher, is no masked or causal language model.
@@ -96,7 +99,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         args: TrainingArguments | None = None,
         data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
         *trainer_args: Any,
-        teacher: Teacher | PreTrainedModel | str | PathLike[str] | None = None,
+        teacher: TeacherSource | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         if "teacher_model" in trainer_kwargs:
@@ -104,7 +107,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         args = DWTTrainingArguments("tmp_trainer") if args is None else args
         super().__init__(model, args, data_collator, *trainer_args, **trainer_kwargs)
         self.choices = args if isinstance(args, DistillationArguments) else DistillationArguments()
-        self._teaching: Teaching | None = None
+        self._teaching: Teaching | CachedTeaching | None = None
+        self._probe: Probe | None = None
         self._held_out_sums: list[Tensor] = []
         self._order: torch.Generator | None = None
         self._data_seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
@@ -118,7 +122,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True
         # A subclass with a loss of its own may say that it is not.
         self.loss_is_scaled_for_ga = self.loss_is_scaled_for_ga is not False
-        self._policy = self.choices.policy()
+        self.course = Course(self.choices)
         self._training_log = TrainingLog()
         self.data_collator = choose_collator(
             self.kind,
@@ -132,9 +136,10 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         if teacher is None:
             compatibility.warn_of_unused_choices(self.choices)
         else:
-            self._teaching = Teaching(teacher, self.choices, self.model, self.processing_class, self.accelerator)
-            self.before_step()
+            self._teaching = make_teaching(teacher, self.choices, self.model, self.processing_class, self.accelerator)
+            self._let_go_of_the_unneeded()
             self.add_callback(WeightingHorizon())
+            self.add_callback(self.course)
         self.add_callback(TrainerEvents(self))
 
     def compute_loss(
@@ -147,22 +152,23 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         """
         if self.kind is None or not has_labels(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        weights, positions = self.weights(), self._positions_of(inputs)
+        (inputs, told), weights = self._parted(inputs), self.weights()
+        positions = self._positions_of(inputs)
         outputs = model(**without_labels(inputs)) if return_outputs else None
         # First, so that what it needs on the way is gone before the student keeps activations.
-        teacher = self._ask(inputs, positions) if weights.soft else None
+        heard = told if told is not None or not weights.soft else self._ask(inputs, positions)
+        teacher = heard if weights.soft else None
         student = self._head(model, inputs, positions) if outputs is None else whole_head(select(outputs[0], positions))
         factors = {"hard_loss_weight": weights.hard, "soft_loss_weight": weights.soft * self.choices.soft_loss_scale}
         settings = {"temperature": self.choices.temperature, "label_smoothing": self.args.label_smoothing_factor}
 
         def blend(student_logits: Tensor, rows: slice) -> Tensor:
-            labels, teacher_logits = positions.labels[rows], None if teacher is None else teacher.logits(rows)
-            losses = fused_losses(student_logits, teacher_logits, labels, **settings)
+            losses, knows = losses_against(teacher, student_logits, positions.labels[rows], rows, **settings)
             loss = blended_loss(losses.hard, losses.soft, **factors)
             if self.is_in_train and model.training:
                 self._training_log.add(losses, loss, weights.soft)
-                if teacher_logits is not None:
-                    self._training_log.add_teacher(losses, labels < teacher_logits.shape[-1])
+                if knows is not None:
+                    self._training_log.add_teacher(losses, knows)
             return loss
 
         total = total_over_parts(student, blend)
@@ -173,14 +179,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
     def weights(self) -> Weights:
-        """Weights of the current optimiser step: the policy's, or the hard loss alone without a teacher.
-
-        They depend on the step and nothing else, so no two ranks can disagree on whether the teacher is run.
-        """
-        if self._teaching is None:
-            return Weights(hard=1.0, soft=0.0, for_good=True)
-        step, horizon = self.state.global_step, self.choices.weighting_steps or self.state.max_steps
-        return self._policy(Signals(step, progress_at(step, horizon)))
+        """Weights of the current optimiser step: the policy's, or the hard loss alone without a teacher."""
+        return Weights(hard=1.0, soft=0.0, for_good=True) if self._teaching is None else self.course.weights(self.state)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Count the positions of an optimiser step, over micro-batches and ranks."""
@@ -197,6 +197,9 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         parts = [slice(None)] if is_sharded else parts_of(positions, self.model.config.get_text_config().vocab_size)
         return head_at(model, without_labels(inputs), positions, parts)
 
+    def _parted(self, inputs: Any) -> tuple[Any, Excerpt | None]:
+        return (inputs, None) if self._teaching is None else self._teaching.take_excerpt(inputs)
+
     def _ask(self, inputs: Mapping[str, Any], positions: Positions) -> Head:
         return cast(Teaching, self._teaching).head_at(inputs, positions)
 
@@ -206,38 +209,41 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         return None if self._teaching is None else self._teaching.teacher
 
     def before_training(self) -> None:
-        """Check data and teacher before the first step.
-
-        Raises:
-            ValueError: If there is nothing to predict, or the teacher is no better than guessing.
-        """
-        # A hyperparameter search changes the arguments of a trainer that is there already.
-        self._policy = self.choices.policy()
+        """Check data and teacher before the first step; a `ValueError` says what is wrong with them."""
         self._training_log = TrainingLog()
-        batches = self._first_batches()
-        self.before_step()
+        sampled = self._look_at(self.train_dataset)
+        batches = [] if sampled is None else first_batches(sampled, self._positions_of)
+        self._let_go_of_the_unneeded()
         if self._teaching is not None and not self.weights().for_good:
             student = None if self.state.global_step else self.model
             self._teaching.introduce(list(map(self._prepare_inputs, batches)), self._positions_of, student)
+            if self.course.follows_gap:
+                self._probe = self._teaching.new_probe(self._look_at(probe_data(self)), self._positions_of)
 
     def before_epoch(self, epoch: int) -> None:
         """Draw new masks, and a new order of grouped lengths."""
         if self._order is not None:
             self._order.manual_seed(self._data_seed + epoch)
-        set_epoch(self.data_collator, epoch)
+        set_epoch(self.data_collator, self._teaching.epoch_of_masks(epoch) if self._teaching is not None else epoch)
 
     def before_step(self) -> None:
-        """Let the teacher go if it will not be asked again."""
+        """Show the policy the gap when it is due, and let the teacher go if it will not be asked again."""
+        if self._probe is not None and self.teacher is not None and self.course.probe_is_due(self.state):
+            with evaluating(self.model_wrapped), self.compute_loss_context_manager():
+                self.log(self.course.look(self._probe, partial(self._head, self.model_wrapped), self._ask))
+        if self._teaching is not None:
+            weights = self.course.begin_step(self.state)
+            if weights.for_good and self._probe is not None and self.teacher is not None:
+                self.log(self.course.handover_costs(self.state, self.args))
+        self._let_go_of_the_unneeded()
+
+    def _let_go_of_the_unneeded(self) -> None:
         if self._teaching is not None and self.teacher is not None and self.weights().for_good:
             self.refuse_broken_teacher()
             self._teaching.let_go(self.state.global_step)
 
     def refuse_broken_teacher(self) -> None:
-        """Stop before anything is logged or saved that a broken teacher has spoilt.
-
-        Raises:
-            FloatingPointError: If the teacher's logits were not finite.
-        """
+        """Stop, by a `FloatingPointError`, before anything is logged or saved that a broken teacher has spoilt."""
         broken = self._training_log.num_broken_positions(self.accelerator.reduce)
         if broken and self._teaching is not None:
             self._teaching.refuse_as_broken(broken)
@@ -250,6 +256,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
         collator = self.data_collator
         if not kwargs.get("is_training"):
             self.data_collator = evaluation_collator(collator, self.args.seed)
+        elif self._teaching is not None:
+            self.data_collator = self._teaching.collator(collator, dataset)
         try:
             return with_own_seed(super()._get_dataloader(dataset, *args, sampler_fn=sampler, **kwargs), self._data_seed)
         finally:
@@ -266,16 +274,8 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             sampler.generator = self._order = torch.Generator()
         return sampler
 
-    def _first_batches(self) -> list[dict[str, Any]]:
-        dataset, collator = self.train_dataset, evaluation_collator(self.data_collator, self.args.seed)
-        own_loader = type(self).get_train_dataloader is not Trainer.get_train_dataloader
-        if dataset is None or own_loader or reads_once(dataset):
-            return []
-        if isinstance(dataset, datasets.Dataset):
-            dataset = self._remove_unused_columns(dataset, description="training")
-        else:
-            collator = self._get_collator_with_removed_columns(collator, description="training")
-        return first_batches(dataset, collator, self.args.per_device_train_batch_size, self._positions_of)
+    def _look_at(self, dataset: Any) -> Any:
+        return sampled_by(self, dataset, evaluation_collator(self.data_collator, self.args.seed))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the two losses, the weight and the gap to what `Trainer` logs of training."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import torch
+from killed_handover import RELEASED_BEFORE
 from tiny_runs import (
     KINDS,
     arguments,
@@ -16,6 +17,7 @@ from tiny_runs import (
     examples,
     labelled_examples,
     make_student,
+    make_teacher,
     tokenizer,
     weights_of,
     without_dropout,
@@ -24,6 +26,9 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.utils import logging
 
 from hf_dwt import DWTTrainer, heads
+
+# Around the step before which the teacher is let go.
+RESUMED_FROM = tuple(f"checkpoint-{step}" for step in (RELEASED_BEFORE - 1, RELEASED_BEFORE, RELEASED_BEFORE + 1))
 
 Case = Callable[[Path], dict[str, Any]]
 
@@ -106,6 +111,28 @@ class CountsOwnRank(DWTTrainer):
         count = super()._get_num_items_in_batch(batch_samples, device)
         own = sum(len(self._positions_of(batch)) for batch in batch_samples)
         return torch.full_like(count, max(own, 1) * self.accelerator.num_processes)
+
+
+# Handover
+
+
+def handed_over(folder: Path) -> dict[str, Any]:
+    """Weights and record of a run whose teacher is let go, and of runs resumed before, at and after that."""
+    settings = {"weighting": "handover", "weighting_kwargs": {"gap_every": 2, "margin": 0.1}}
+    settings |= {"max_steps": 18, "learning_rate": 0.02, "teacher": make_teacher()}
+    settings |= {"optim": "adamw_torch", "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 1}
+    runs: dict[str, Any] = {}
+    for checkpoint in ("none", *RESUMED_FROM):
+        trainer = make_trainer(folder, model=build("masked"), **settings)
+        trainer.train(None if checkpoint == "none" else str(folder / checkpoint))
+        logs = trainer.state.log_history
+        runs[checkpoint] = {
+            "weights": weights_of(trainer.model),
+            "record": trainer.course.state()["attributes"],
+            "released": [entry["handover_step"] for entry in logs if "handover_step" in entry],
+            "gaps": [entry["probe_gap"] for entry in logs if "probe_gap" in entry],
+        }
+    return runs
 
 
 # Evaluation
@@ -228,6 +255,7 @@ CASES: dict[str, Case] = {
     "bad teacher": bad_teacher,
     "teacher that breaks on one rank": teacher_that_breaks_on_one_rank,
     "resumed": resumed,
+    "handed over": handed_over,
     "slow rank": saved_with_a_slow_rank,
     "slow rank, no waiting": partial(saved_with_a_slow_rank, trainer_class=DoesNotWait),
 }

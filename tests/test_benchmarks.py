@@ -12,6 +12,7 @@ from benchmarks.measuring import PeakMemory, in_turn, save, summary
 from benchmarks.step import compare
 from benchmarks.step_arms import Setting
 from benchmarks.step_causal import measure_form
+from benchmarks.teacher_costs import memory, steps
 from hf_dwt.data import train_tokenizer
 
 TINY = {"layers": 1, "teacher_layers": 1, "hidden_size": 64, "teacher_hidden_size": 64, "vocab_size": 500}
@@ -31,6 +32,13 @@ def test_full_logits_and_ours_are_the_same_loss() -> None:
     setting = Setting("causal", **TINY, batch_size=2, length=64)
     full, ours = (measure_form(setting, name)["loss"] for name in ("full logits", "ours"))
     assert ours == pytest.approx(full, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_released_and_cached_teachers_are_compared_with_the_student_alone() -> None:
+    setting = Setting(**TINY, num_steps=2, batch_size=2)
+    assert set(steps(setting, rounds=1)["arms"]) == {"alone", "taught", "released", "cached"}
+    assert memory(setting, 1)["arms"]["teacher"]["MiB"] > 0
 
 
 def test_arms_run_a_b_a_b() -> None:

@@ -6,7 +6,6 @@ import pytest
 from tiny_runs import arguments, examples, make_student, make_teacher, tokenizer
 
 from hf_dwt import DWTTrainer
-from hf_dwt.arguments import DistillationArguments
 from hf_dwt.comparison import (
     Run,
     Stopwatch,
@@ -15,7 +14,6 @@ from hf_dwt.comparison import (
     equal_cost_steps,
     operations,
     read_run,
-    steps_with_teacher,
     summary,
 )
 from hf_dwt.costs import StepCost
@@ -30,19 +28,6 @@ def test_equal_cost_counts_the_steps_that_asked_the_teacher() -> None:
     assert operations(run(steps=10, taught=4), cost) == 10 * 30 + 4 * 15
     assert equal_cost_steps(run(steps=10, taught=4), cost) == 12
     assert equal_cost_steps(run(steps=10, taught=0), cost) == 10
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"weighting": "constant"}, 20),
-        ({"weighting": "constant", "soft_loss_weight": 0.0}, 0),
-        ({"weighting": "inheritance", "weighting_kwargs": {"end": 0.25}}, 5),
-        ({"weighting": "inheritance", "weighting_kwargs": {"end": 0.5}, "weighting_steps": 8}, 4),
-    ],
-)
-def test_taught_steps_are_those_of_the_policy(settings: dict[str, object], expected: int) -> None:
-    assert steps_with_teacher(DistillationArguments(**settings), 20) == expected
 
 
 def test_a_teacher_that_did_not_help_is_called_so() -> None:
@@ -106,3 +91,18 @@ def test_a_result_or_a_checkpoint_can_be_taken_up(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-2").rmdir()
     (tmp_path / "run.json").write_text("{}")
     assert can_resume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"weighting": "constant"}, 4),
+        ({"weighting": "inheritance", "weighting_kwargs": {"end": 0.5}}, 2),
+        ({"weighting": "inheritance", "weighting_kwargs": {"end": 0.5}, "weighting_steps": 2}, 1),
+        ({"weighting": "handover", "weighting_kwargs": {"gap_every": 1, "margin": 9.0}}, 0),
+    ],
+)
+def test_taught_steps_are_those_in_which_the_teacher_was_asked(
+    settings: dict[str, object], expected: int, tmp_path: Path
+) -> None:
+    assert carry_out(trainer_in(tmp_path, **settings), "run").taught_steps == expected

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import rank_cases
 import torch
+from killed_handover import RELEASED_BEFORE
 from launcher import NUM_RANKS, RanksFailed, run_on_two_ranks
 from tiny_runs import KINDS, largest_difference, make_student, weights_of
 
@@ -107,6 +108,20 @@ def test_two_ranks_resume_to_the_very_weights_of_an_uninterrupted_run(results: R
     one, other = results("resumed")
     assert largest_difference(one["resumed"], one["uninterrupted"]) == 0
     assert largest_difference(one["resumed"], other["resumed"]) == 0
+
+
+@pytest.mark.slow
+def test_two_ranks_let_the_teacher_go_together_and_resume_around_that_to_the_very_weights(results: Results) -> None:
+    one, other = results("handed over")
+    whole = one["none"]
+    assert whole["released"] == other["none"]["released"] == [RELEASED_BEFORE]
+    assert len(whole["gaps"]) == RELEASED_BEFORE // 2 + 1
+    for rank in (one, other):
+        for name in ("none", *rank_cases.RESUMED_FROM):
+            run = rank[name]
+            assert largest_difference(run["weights"], whole["weights"]) == 0
+            assert (run["gaps"], run["released"]) == (whole["gaps"], whole["released"])
+            assert all(run["record"][each] == whole["record"][each] for each in ("gaps", "teacher_loss"))
 
 
 @pytest.mark.slow

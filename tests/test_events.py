@@ -13,6 +13,7 @@ from trainer_runs import make_trainer
 from transformers import DefaultFlowCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_dwt import DWTTrainer
+from hf_dwt.course import Course
 from hf_dwt.data import MaskingCollator
 from hf_dwt.events import TrainerEvents, WeightingHorizon
 
@@ -122,14 +123,14 @@ def test_ours_come_after_those_of_trainer_and_of_the_user_and_the_horizon_before
 ) -> None:
     callbacks = callbacks_of(make_trainer(tmp_path, callbacks=[EndsEpochs()]))
     assert callbacks[0] is DefaultFlowCallback
-    assert callbacks[-2:] == [WeightingHorizon, TrainerEvents]
-    assert EndsEpochs in callbacks[:-2]
+    assert callbacks[-3:] == [WeightingHorizon, Course, TrainerEvents]
+    assert EndsEpochs in callbacks[:-3]
 
 
 def test_without_teacher_there_is_no_horizon(tmp_path: Path) -> None:
     callbacks = callbacks_of(make_trainer(tmp_path, teacher=None))
     assert TrainerEvents in callbacks
-    assert WeightingHorizon not in callbacks
+    assert not {WeightingHorizon, Course} & set(callbacks)
 
 
 def test_a_model_that_is_no_language_model_has_the_callbacks_of_trainer_alone(tmp_path: Path) -> None:

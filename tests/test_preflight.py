@@ -12,6 +12,7 @@ from hf_dwt.data import CausalCollator, MaskingCollator
 from hf_dwt.heads import whole_head
 from hf_dwt.positions import causal_positions, masked_positions, positions_of
 from hf_dwt.preflight import first_batches, first_impression
+from hf_dwt.sampling import sampled_batches
 
 
 def asks_for_all(inputs):
@@ -34,26 +35,26 @@ def test_a_batch_without_labels_is_refused_and_what_it_holds_is_told(labels):
     with pytest.raises(
         ValueError, match=r"has no `labels`, only 'input_ids', 'attention_mask'.* Leave `data_collator` out"
     ):
-        first_batches([[1, 2]], without, 8, asks_for_all)
+        first_batches(sampled_batches([[1, 2]], without, 8), asks_for_all)
 
 
 def test_batches_are_collated_until_they_hold_a_thousand_positions():
-    batches = first_batches([[index] * 10 for index in range(500)], collate, 8, asks_for_all)
+    batches = first_batches(sampled_batches([[index] * 10 for index in range(500)], collate, 8), asks_for_all)
     assert len(batches) == 13
     assert {len(batch["input_ids"]) for batch in batches} == {8}
 
 
 def test_small_data_are_seen_whole_and_once():
     data = [[index] * 10 for index in range(21)]
-    batches = first_batches(data, collate, 8, asks_for_all)
+    batches = first_batches(sampled_batches(data, collate, 8), asks_for_all)
     assert [len(batch["input_ids"]) for batch in batches] == [8, 8, 5]
     assert sorted(seen(batches)) == data
 
 
 def test_sized_data_are_sampled_the_same_way_each_time():
     data = [[index] * 10 for index in range(5000)]
-    rows = seen(first_batches(data, collate, 8, asks_for_all))
-    assert rows == seen(first_batches(data, collate, 8, asks_for_all))
+    rows = seen(first_batches(sampled_batches(data, collate, 8), asks_for_all))
+    assert rows == seen(first_batches(sampled_batches(data, collate, 8), asks_for_all))
     positions = sorted(row[0] for row in rows)
     assert positions[0] < 500
     assert positions[-1] > 4500, "ordered data are not judged by their start"
@@ -67,26 +68,28 @@ def test_streams_are_read_from_their_start_and_no_further_than_needed():
             taken.append(index)
             yield [index] * 100
 
-    assert seen(first_batches(stream(), collate, 4, asks_for_all)) == [[index] * 100 for index in range(12)]
+    assert seen(first_batches(sampled_batches(stream(), collate, 4), asks_for_all)) == [
+        [index] * 100 for index in range(12)
+    ]
     assert len(taken) == 12
 
 
 def test_a_stream_that_asks_for_nothing_is_given_up():
     stream = ([-100] for _ in range(10**9))
     with pytest.raises(ValueError, match="asks for no prediction: in 10 batches every label is -100"):
-        first_batches(stream, collate, 1000, asks_for_all)
+        first_batches(sampled_batches(stream, collate, 1000), asks_for_all)
 
 
 @pytest.mark.parametrize("data", [[], iter([])], ids=["sized", "stream"])
 def test_empty_data_are_refused(data):
     with pytest.raises(ValueError, match="`train_dataset` is empty"):
-        first_batches(data, collate, 4, asks_for_all)
+        first_batches(sampled_batches(data, collate, 4), asks_for_all)
 
 
 def test_data_that_ask_for_nothing_are_refused():
     with pytest.raises(ValueError, match="`train_dataset` asks for no prediction: in 2 batches every label is -100"):
-        first_batches([[-100, -100]] * 8, collate, 4, asks_for_all)
-    assert first_batches([[-100, -100]] * 7 + [[-100, 3]], collate, 4, asks_for_all)
+        first_batches(sampled_batches([[-100, -100]] * 8, collate, 4), asks_for_all)
+    assert first_batches(sampled_batches([[-100, -100]] * 7 + [[-100, 3]], collate, 4), asks_for_all)
 
 
 def test_no_global_generator_is_touched(examples, tokenizer):
@@ -95,7 +98,7 @@ def test_no_global_generator_is_touched(examples, tokenizer):
 
     before = states()
     collator = MaskingCollator(tokenizer)
-    batches = first_batches(examples, collator, 8, asks_for_all)
+    batches = first_batches(sampled_batches(examples, collator, 8), asks_for_all)
     first_impression(
         batches, asks_for_all, lambda inputs, positions: whole_head(torch.zeros(len(positions), len(tokenizer)))
     )
@@ -165,5 +168,5 @@ def test_labels_that_are_shifted_already_are_enough():
 def test_a_streamed_data_set_works_like_any_stream(examples, tokenizer):
     stream = examples.to_iterable_dataset()
     assert isinstance(stream, datasets.IterableDataset)
-    batches = first_batches(stream, CausalCollator(tokenizer), 8, asks_for_all)
+    batches = first_batches(sampled_batches(stream, CausalCollator(tokenizer), 8), asks_for_all)
     assert batches[0]["input_ids"][0].tolist()[: len(examples[0]["input_ids"])] == examples[0]["input_ids"]

@@ -35,6 +35,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "step": {"final_soft_loss_weight": 0.0, "weighting_kwargs": {"at": 0.7}},
     "wsd": {"weighting_kwargs": {"warmup": 0.4, "decay": 0.3}},
     "inheritance": {"weighting_kwargs": {"end": 0.8}},
+    "handover": {"weighting_kwargs": {"gap_every": 1}},
 }
 # Three epochs of three steps.
 NUM_STEPS = 9

@@ -2,13 +2,15 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from hf_dwt import weighting
-from hf_dwt.weighting import Signals, Weights, make_policy, policy_names, progress_at, register_policy, uses_progress
+from hf_dwt.signals import Signals, Weights
+from hf_dwt.weighting import make_policy, policy_names, progress_at, register_policy, uses_progress
 
-BUILT_IN = ["constant", "linear", "cosine", "exponential", "step", "wsd", "inheritance"]
+BUILT_IN = ["constant", "linear", "cosine", "exponential", "step", "wsd", "inheritance", "handover"]
 
 
 def soft_weights(name: str, *at: float, **settings: float) -> list[float]:
@@ -248,3 +250,50 @@ def test_only_the_constant_policy_is_known_to_weigh_the_same_whatever_the_length
 def test_progress_runs_from_zero_to_one_and_stays_there():
     assert [progress_at(step, 4) for step in (0, 1, 2, 4, 5, 400)] == [0, 0.25, 0.5, 1, 1, 1]
     assert progress_at(0, 0) == 0
+
+
+# Handover
+
+
+def handover(gap: float | None, reference: float | None = 1.02, **more: Any) -> Weights:
+    signals = Signals(step=500, progress=0.5, gap=gap, reference_gap=reference, **more)
+    return make_policy("handover", soft_loss_weight=2.0)(signals)
+
+
+@pytest.mark.parametrize(("gap", "soft"), [(2.0, 2.0), (1.02, 2.0), (0.52, 1.0), (0.12, 0.2), (0.02, 0.0), (-1.0, 0.0)])
+def test_the_weight_is_the_share_of_the_gap_that_is_left_above_the_margin(gap: float, soft: float) -> None:
+    weights = handover(gap)
+    assert weights.soft == pytest.approx(soft)
+    assert weights.for_good == (soft == 0)
+
+
+def test_a_gap_that_grows_again_does_not_bring_the_weight_back() -> None:
+    assert handover(0.9, previous_soft_loss_weight=0.5).soft == 0.5
+    assert handover(0.12, previous_soft_loss_weight=0.5).soft == pytest.approx(0.2)
+    assert handover(0.9, previous_soft_loss_weight=0.0) == Weights(hard=1.0, soft=0.0, for_good=True)
+
+
+def test_the_weight_stays_before_the_first_probe_and_during_the_warm_up() -> None:
+    assert handover(None, None).soft == 2.0
+    assert handover(0.02, warming_up=True).soft == 2.0
+    assert handover(math.nan, previous_soft_loss_weight=1.5).soft == 1.5
+
+
+@pytest.mark.parametrize("reference", [0.02, 0.0, -0.5])
+def test_a_teacher_that_is_not_ahead_when_it_would_speak_first_never_speaks(reference: float) -> None:
+    assert handover(reference, reference, warming_up=True).for_good
+    assert not handover(0.021, 0.021).for_good
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gap_every": 0}, "`gap_every` must be a whole number, at least 1, got 0"),
+        ({"gap_every": True}, "`gap_every` must be a whole number"),
+        ({"margin": -0.1}, "`margin` must be finite and at least 0"),
+        ({"hard_loss_weight": 0.0}, "the student goes on alone"),
+    ],
+)
+def test_settings_of_a_handover_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_policy("handover", **settings)

@@ -1,4 +1,4 @@
-"""The command line: `hf-dwt train`, `hf-dwt grow`, `hf-dwt evaluate` and `hf-dwt demo`.
+"""The command line: `hf-dwt train`, `assess`, `grow`, `evaluate` and `demo`.
 
 Only this package prints. What a command needs is imported when the command runs, so that `--help` is quick.
 """
@@ -20,6 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from hf_dwt.cli.train import train
 
             train(known.recipe, rest, dry_run=known.dry_run, baseline=known.baseline, resume=known.resume)
+        elif known.command == "assess":
+            from hf_dwt.cli.assess import assess
+
+            how = {"standalone_loss": known.standalone_loss, "baseline": known.baseline, "as_json": known.json}
+            assess(known.recipe, rest, **how)
         elif known.command == "grow":
             from hf_dwt.cli.grow import grow
 
@@ -70,6 +75,24 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline", action="store_true", help="also train the student alone, at equal steps and at equal cost"
     )
     train.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint")
+
+    assess = commands.add_parser(
+        "assess",
+        help="judge a recipe's teacher before it speaks",
+        description="Measure a recipe's teacher on its held-out text, and say of it what there is evidence for. "
+        "Further options change the recipe, as for `train`.",
+        allow_abbrev=False,
+    )
+    assess.add_argument("recipe", metavar="RECIPE.yaml", help="names teacher, student and text")
+    assess.add_argument("--standalone-loss", type=float, metavar="NATS", help="held-out loss of the student alone")
+    assess.add_argument(
+        "--baseline",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="take that loss from a run of `train --baseline` (default: the recipe's own output folder)",
+    )
+    assess.add_argument("--json", action="store_true", help="print JSON")
 
     grow = commands.add_parser(
         "grow",

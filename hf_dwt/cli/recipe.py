@@ -98,6 +98,16 @@ class GrowthSection:
 
 
 @dataclass(frozen=True)
+class CacheSection:
+    """The arguments of `cache_teacher`: the teacher is asked once, and heard from there."""
+
+    folder: str
+    top_k: int = 16
+    epochs: int = 1
+    dtype: Literal["float16", "float32"] = "float16"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A run.
 
@@ -108,6 +118,7 @@ class Recipe:
         arguments: Of `DWTTrainingArguments`.
         growth: How the student is grown from the teacher. None starts it at random.
         teacher: None trains the student alone.
+        cache: Where the teacher's predictions are kept, for this run and later ones. None asks it in every step.
         tokenizer: None takes the teacher's.
         objective: 'masked' or 'causal'. Default: the teacher's.
     """
@@ -117,11 +128,13 @@ class Recipe:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     teacher: TeacherSection | None = None
     growth: GrowthSection | None = None
+    cache: CacheSection | None = None
     tokenizer: TokenizerSection | None = None
     objective: Literal["masked", "causal"] | None = None
 
 
-_SECTIONS = {"teacher": TeacherSection, "growth": GrowthSection, "tokenizer": TokenizerSection, "data": DataSection}
+_SECTIONS = {"teacher": TeacherSection, "growth": GrowthSection, "cache": CacheSection}
+_SECTIONS |= {"tokenizer": TokenizerSection, "data": DataSection}
 
 
 def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
@@ -169,6 +182,8 @@ def make_recipe(content: Mapping[str, Any]) -> Recipe:
         check_keys("`student`", sections["student"], config_fields(sections["student"]["model_type"]))
     if sections.get("growth") is not None and sections.get("teacher") is None:
         raise RecipeError("`growth` makes the student out of the teacher, but the recipe has no `teacher`.")
+    if sections.get("cache") is not None and sections.get("teacher") is None:
+        raise RecipeError("`cache` keeps what the teacher says, but the recipe has no `teacher`.")
     check_type("objective", sections.get("objective"), get_type_hints(Recipe)["objective"])
     check_section("arguments", sections.get("arguments") or {}, _arguments_class())
     return Recipe(**{**sections, "arguments": sections.get("arguments") or {}})

@@ -1,8 +1,7 @@
 """Running a recipe: the student with its teacher and, for comparison, alone."""
 
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,13 +13,16 @@ from rich.table import Table
 from transformers import PreTrainedConfig
 
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
+from hf_dwt.cache.reading import TeacherCache
+from hf_dwt.cache.writing import cache_teacher
 from hf_dwt.checkpoints import has_checkpoints
 from hf_dwt.cli.inputs import Inputs
 from hf_dwt.cli.recipe import GrowthSection, Recipe, RecipeError, reading
-from hf_dwt.cli.students import build_student, new_model, student_config
+from hf_dwt.cli.students import build_student, student_config
 from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, operations
-from hf_dwt.costs import StepCost, forward_flops
+from hf_dwt.costs import StepCost, configured_flops
 from hf_dwt.language_models import Kind
+from hf_dwt.teacher import Teacher
 from hf_dwt.trainer import DWTTrainer
 
 # Ten points make a curve; a recipe may say otherwise.
@@ -47,8 +49,18 @@ def make_trainer(recipe: Recipe, inputs: Inputs, *, with_teacher: bool, **change
         train_dataset=inputs.train,
         eval_dataset=inputs.evaluation,
         processing_class=inputs.tokenizer,
-        teacher=inputs.teacher if with_teacher else None,
+        teacher=_heard_teacher(recipe, inputs, args) if with_teacher else None,
     )
+
+
+def _heard_teacher(recipe: Recipe, inputs: Inputs, args: DWTTrainingArguments) -> Teacher | TeacherCache | None:
+    """The teacher itself, or what is cached of it, which is written first unless it is there."""
+    if recipe.cache is None or inputs.teacher is None:
+        return inputs.teacher
+    teacher = inputs.teacher
+    teacher.model.to(args.device)
+    settings = {"processing_class": inputs.tokenizer, "data_collator": inputs.collator}
+    return cache_teacher(teacher, inputs.train, **asdict(recipe.cache), **settings, batch_size=args.train_batch_size)
 
 
 def _without_distillation(recipe: Recipe) -> Recipe:
@@ -124,15 +136,8 @@ def step_cost(
     share = 1.0 if kind == "causal" else recipe.data.mask_probability
     shape = (batch_size, tokens, max(round(batch_size * tokens * share), 1))
 
-    def count(config: PreTrainedConfig) -> int:
-        with torch.device("meta"):
-            model = new_model(deepcopy(config), kind, attn_implementation="eager").eval()
-        # Models look for padding tokens and, without a cache, for packed sequences in the values of their input; on the
-        # meta device there are none.
-        model.config.pad_token_id, model.config.use_cache = None, True
-        return forward_flops(model, *shape)
-
-    return StepCost(count(student), 0 if teacher is None else count(teacher))
+    costs = [0 if config is None else configured_flops(config, kind, *shape) for config in (student, teacher)]
+    return StepCost(*costs)
 
 
 def mean_length(recipe: Recipe, inputs: Inputs) -> float:

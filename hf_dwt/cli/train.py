@@ -22,7 +22,7 @@ from hf_dwt.cli.students import num_parameters, objective_of, read_teacher_confi
 from hf_dwt.comparison import summary
 from hf_dwt.costs import StepCost
 from hf_dwt.language_models import Kind
-from hf_dwt.weighting import Signals
+from hf_dwt.signals import Signals
 
 _UNKNOWN = "unknown until read"
 

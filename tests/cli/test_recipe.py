@@ -31,6 +31,8 @@ def test_every_shipped_recipe_can_be_read(path: Path) -> None:
         ({"arguments": {"max_steps": "many"}}, "`arguments.max_steps` should be"),
         ({"data": {"source": "a", "form": "pages"}}, "'blocks' or 'sentences'"),
         ({"objective": "both"}, "'masked' or 'causal'"),
+        ({"cache": {"folder": "kept"}}, "`cache` keeps what the teacher says, but the recipe has no `teacher`"),
+        ({"cache": {"folder": "kept", "topk": 3}}, "Did you mean `top_k`"),
     ],
 )
 def test_what_is_wrong_is_named(changes: dict[str, Any], message: str) -> None:

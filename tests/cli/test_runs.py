@@ -1,5 +1,6 @@
 """Runs with and without the teacher differ in the teacher alone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from tiny_runs import WORDS, largest_difference, make_teacher, tokenizer, weight
 
 from hf_dwt import DWTTrainer
 from hf_dwt.cli.inputs import Inputs, read_inputs
-from hf_dwt.cli.recipe import Recipe, RecipeError, make_recipe
+from hf_dwt.cli.recipe import CacheSection, Recipe, RecipeError, make_recipe
 from hf_dwt.cli.runs import comparison_table, make_trainer, mean_length, run_student, score_teacher, step_cost
 from hf_dwt.comparison import Run
 from hf_dwt.costs import StepCost
@@ -48,6 +49,19 @@ def test_the_twin_starts_from_the_same_weights_and_sees_the_same_batches(prepare
     for one, other in zip(taught_batches, batches_of(alone), strict=True):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_cache_is_written_once_and_learnt_from(prepared: tuple[Recipe, Inputs], tmp_path: Path) -> None:
+    recipe, inputs = prepared
+    cached = replace(recipe, cache=CacheSection(str(tmp_path / "cache"), top_k=4))
+    trainer = make_trainer(cached, inputs, with_teacher=True)
+    assert trainer.teacher is None
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    assert written
+    trainer.train()
+    assert any("soft_loss" in logs for logs in trainer.state.log_history)
+    make_trainer(cached, inputs, with_teacher=True)
+    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
 
 
 def test_checkpoints_of_another_run_are_not_written_over(prepared: tuple[Recipe, Inputs]) -> None:

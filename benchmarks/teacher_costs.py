@@ -1,0 +1,102 @@
+"""What is left of a teacher's cost once it has been let go, or was paid for before: against the student alone.
+
+    python -m benchmarks.teacher_costs [--rounds 6]
+
+Seconds are medians over rounds in which the arms take turns. Results are kept in results/teacher-costs-cpu.json.
+"""
+
+import argparse
+import gc
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from benchmarks.measuring import environment, in_turn, resident_mebibytes, save, show, summary
+from benchmarks.step_arms import Arms, Setting
+from hf_dwt import DWTTrainer, DWTTrainingArguments, Teacher, TeacherCache, cache_teacher, load_teacher
+
+SMALL = Setting(layers=4, teacher_layers=2, hidden_size=256, teacher_hidden_size=256, num_steps=8)
+
+
+def steps(setting: Setting, rounds: int) -> dict[str, Any]:
+    """A step after the hand-over, and one that learns from a cache, against the student alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        arms = Arms(setting)
+        cache = write_cache(arms, Path(folder))
+
+        def released() -> list[float]:
+            # Both start at random, so that the gap is 0: the teacher is let go before the first step.
+            return arms.run(DWTTrainer, teacher=arms.teacher, settings={"weighting": "handover"})
+
+        def cached() -> list[float]:
+            return arms.run(DWTTrainer, teacher=cache)
+
+        running: dict[str, Callable[[], list[float]]] = {"alone": arms.alone, "taught": arms.taught}
+        running |= {"released": released, "cached": cached}
+        for run in running.values():
+            run()
+        seconds = in_turn(running, rounds)
+    rows = {name: summary(seconds[name], seconds["alone"]) for name in running}
+    return {"setting": repr(setting), "arms": rows, "seconds": seconds}
+
+
+def write_cache(arms: Arms, folder: Path) -> TeacherCache:
+    """Keep the 16 most likely tokens of the teacher."""
+    teacher = Teacher(arms.teacher, arms.setting.tokenizer())
+    return cache_teacher(teacher, arms.dataset, folder, data_collator=arms.collator)
+
+
+def memory(setting: Setting, _: int) -> dict[str, Any]:
+    """Memory in use before and after a teacher that was read from a folder is let go."""
+    arms = Arms(setting)
+    with tempfile.TemporaryDirectory() as folder, released_trainer(arms, Path(folder)) as trainer:
+        assert trainer.teacher is not None
+        weights = sum(each.numel() * each.element_size() for each in trainer.teacher.model.parameters())
+        # Weights are mapped from the file: they are in memory once they have been read.
+        for parameter in trainer.teacher.model.parameters():
+            parameter.data = parameter.data.clone()
+        gc.collect()
+        before = resident_mebibytes()
+        trainer._teaching.let_go(0)
+        gc.collect()
+        freed = before - resident_mebibytes()
+    size = weights / 2**20
+    return {"setting": repr(setting), "arms": {"teacher": {"MiB": size, "freed MiB": freed, "ratio": freed / size}}}
+
+
+@contextmanager
+def released_trainer(arms: Arms, folder: Path) -> Iterator[DWTTrainer]:
+    """A trainer whose teacher nobody else holds."""
+    arms.setting.model(is_teacher=True).save_pretrained(folder / "teacher")
+    arms.setting.tokenizer().save_pretrained(folder / "teacher")
+    args = DWTTrainingArguments(str(folder / "run"), use_cpu=arms.setting.device == "cpu", report_to="none")
+    assert load_teacher(folder / "teacher").kind == arms.setting.kind
+    yield DWTTrainer(arms.student, args, arms.collator, train_dataset=arms.dataset, teacher=str(folder / "teacher"))
+
+
+SECTIONS = {"steps": steps, "memory": memory}
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=6, help="turns of each arm (default: 6)")
+    options = parser.parse_args(arguments)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    for name, measure in SECTIONS.items():
+        started = time.perf_counter()
+        result = measure(SMALL, options.rounds)
+        result |= {"environment": environment(), "took": time.perf_counter() - started}
+        show(f"{name}: {(measure.__doc__ or '').splitlines()[0]}", result)
+        save("teacher-costs-cpu", {name: result})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

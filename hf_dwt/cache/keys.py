@@ -1,0 +1,47 @@
+"""Which cached predictions belong to an example: its key is made of what the model reads and is asked.
+
+So a cache fits a batch whatever its size, order, ranks and workers, and never fits other data, masks or tokens.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def keys_of(batch: Mapping[str, Tensor]) -> NDArray[np.int64]:
+    """Keys of a batch's examples, shape (examples,); padding changes nothing.
+
+    Args:
+        batch: On the CPU, with labels.
+    """
+    ids, labels = batch["input_ids"].numpy(), batch["labels"].numpy()
+    mask = batch.get("attention_mask")
+    own = np.ones_like(ids, dtype=bool) if mask is None else mask.numpy() != 0
+    rows = zip(ids, labels, own, strict=True)
+    digests = [
+        hashlib.blake2b(row[kept].astype("<i8").tobytes() + asked[kept].astype("<i8").tobytes(), digest_size=8).digest()
+        for row, asked, kept in rows
+    ]
+    return np.frombuffer(b"".join(digests), dtype="<i8")
+
+
+def model_fingerprint(model: torch.nn.Module) -> str:
+    """Digest of a model's weights."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for name, parameter in sorted(model.state_dict().items()):
+        hasher.update(name.encode())
+        hasher.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return hasher.hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: Any | None) -> str | None:
+    """Digest of a tokenizer's tokens with their ids; None without one."""
+    if tokenizer is None:
+        return None
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    return hashlib.blake2b(repr(vocabulary).encode(), digest_size=16).hexdigest()

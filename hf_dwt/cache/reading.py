@@ -1,0 +1,139 @@
+"""Opening a cache, and adding its predictions to batches as they are made."""
+
+import zlib
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hf_dwt.cache.keys import keys_of
+from hf_dwt.cache.manifest import read_manifest
+from hf_dwt.topk_losses import Excerpt
+
+_NAMES = ("ids", "logs", "rest", "label_logs")
+_PREFIX = "cached_"
+
+
+class TeacherCache:
+    """A teacher's predictions that `cache_teacher` has written; takes the place of `teacher` in a `DWTTrainer`.
+
+    Args:
+        folder: Where they are.
+
+    Attributes:
+        manifest: What the folder says of itself.
+
+    Raises:
+        FileNotFoundError: If there is no cache.
+        ValueError: If it is partial or corrupt.
+
+    Example:
+        >>> TeacherCache("./no-such-folder")
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: 'no-such-folder' holds no cached predictions: `cache_teacher` writes them.
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        self.folder = Path(folder)
+        manifest = read_manifest(self.folder)
+        if manifest is None:
+            raise FileNotFoundError(f"{str(self.folder)!r} holds no cached predictions: `cache_teacher` writes them.")
+        self.manifest = manifest
+        if not manifest.is_complete:
+            raise ValueError(
+                f"The cache {str(self.folder)!r} is partial, {len(manifest.shards)} shards are written: call "
+                "`cache_teacher` again with the same arguments, it goes on from there."
+            )
+        self._shards = [self._open(name, size) for name, size in manifest.shards.items()]
+        keys = [np.asarray(shard.column("key").to_numpy(), dtype="<i8") for shard in self._shards]
+        self._starts = np.cumsum([0, *map(len, keys)])
+        everything = np.concatenate(keys)
+        self._order = np.argsort(everything, kind="stable")
+        self._sorted = everything[self._order]
+
+    def add_to(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add the teacher's predictions at the positions of a batch, in their order.
+
+        Raises:
+            ValueError: If an example is not in the cache with this mask, or its predictions are corrupt.
+        """
+        rows = [self._row(each) for each in self._places(keys_of(batch))]
+        columns = {name: np.concatenate([row[name] for row in rows]) for name in _NAMES}
+        width = min(self.manifest.top_k, self.manifest.num_shared_tokens)
+        told = {f"{_PREFIX}{name}": torch.from_numpy(column) for name, column in columns.items()}
+        for name in ("ids", "logs"):
+            told[f"{_PREFIX}{name}"] = told[f"{_PREFIX}{name}"].reshape(-1, width)
+        return {**batch, **told}
+
+    def _open(self, name: str, size: int) -> Any:
+        path = self.folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            found = f"{path.stat().st_size:,} bytes" if path.is_file() else "missing"
+            raise ValueError(
+                f"The cache {str(self.folder)!r} is corrupt: {name} should have {size:,} bytes and is {found}. Remove "
+                "the folder and cache again."
+            )
+        try:
+            return datasets.Dataset.from_file(str(path)).data.table
+        except (OSError, ValueError) as error:
+            raise self._corrupt(name) from error
+
+    def _places(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        found = np.searchsorted(self._sorted, keys).clip(max=max(len(self._sorted) - 1, 0))
+        foreign = self._sorted[found] != keys
+        if foreign.any():
+            raise ValueError(
+                f"{int(foreign.sum())} of {len(keys)} examples of a batch are not in the cache {str(self.folder)!r} "
+                "with these masks: it belongs to other data, another tokenizer, seed or `data_collator`."
+            )
+        places: NDArray[np.int64] = self._order[found]
+        return places
+
+    def _row(self, place: int) -> dict[str, NDArray[Any]]:
+        shard = int(np.searchsorted(self._starts, place, side="right")) - 1
+        table, index = self._shards[shard], int(place - self._starts[shard])
+        row = {name: table.column(name)[index].values.to_numpy(zero_copy_only=False).copy() for name in _NAMES}
+        if row_check(row) != table.column("check")[index].as_py():
+            raise self._corrupt(list(self.manifest.shards)[shard])
+        return row
+
+    def _corrupt(self, name: str) -> ValueError:
+        return ValueError(
+            f"The cache {str(self.folder)!r} is corrupt: {name} is not what was written. Remove the folder and cache "
+            "again."
+        )
+
+
+class CachedCollator:
+    """Makes batches with the teacher's predictions in them: in the data loader, ahead of the step.
+
+    Args:
+        collator: Makes the batches.
+        cache: Holds the predictions.
+    """
+
+    def __init__(self, collator: Callable[[list[Any]], dict[str, Any]], cache: TeacherCache) -> None:
+        self.collator, self.cache = collator, cache
+
+    def __call__(self, examples: list[Any]) -> dict[str, Any]:
+        """Collate, and look up."""
+        return self.cache.add_to(self.collator(examples))
+
+
+def row_check(row: Mapping[str, NDArray[Any]]) -> int:
+    """Number by which a changed row is known."""
+    return zlib.crc32(b"".join(row[name].tobytes() for name in _NAMES))
+
+
+def take_excerpt(inputs: Mapping[str, Any], num_shared_tokens: int) -> tuple[dict[str, Any], Excerpt | None]:
+    """Part a batch into what models read and what the teacher said, None if it holds nothing of that."""
+    told = [inputs[f"{_PREFIX}{name}"] for name in _NAMES if f"{_PREFIX}{name}" in inputs]
+    rest = {name: value for name, value in inputs.items() if not name.startswith(_PREFIX)}
+    return rest, Excerpt(num_shared_tokens, *told) if told else None

@@ -1,0 +1,241 @@
+"""Asking a teacher once, and keeping what it said."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import datasets
+import numpy as np
+import torch
+from datasets.arrow_writer import ArrowWriter
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.trainer_utils import has_length
+from transformers.utils import logging
+
+from hf_dwt.cache.keys import keys_of, model_fingerprint, tokenizer_fingerprint
+from hf_dwt.cache.manifest import Manifest, read_manifest
+from hf_dwt.cache.reading import TeacherCache, row_check
+from hf_dwt.collators import choose_collator, set_epoch
+from hf_dwt.heads import parts_of
+from hf_dwt.language_models import Kind
+from hf_dwt.positions import positions_of, without_labels
+from hf_dwt.teacher import Teacher, as_teacher
+from hf_dwt.topk_losses import Excerpt, excerpt_of
+from hf_dwt.vocabulary import num_shared_tokens
+
+logger = logging.get_logger(__name__)
+
+_EXAMPLES_PER_SHARD = 4096
+_NUM_SAMPLED = 256
+
+
+def cache_teacher(
+    teacher: Teacher | PreTrainedModel | str | PathLike[str],
+    dataset: Any,
+    folder: str | PathLike[str],
+    top_k: int = 16,
+    epochs: int = 1,
+    *,
+    dtype: Literal["float16", "float32"] = "float16",
+    processing_class: Any | None = None,
+    data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
+    batch_size: int = 32,
+    seed: int = 42,
+) -> TeacherCache:
+    """Ask a teacher about every example once for each epoch of masks, and keep the answers in a folder.
+
+    A cache that is there already is taken; one that was interrupted is gone on with. The soft loss that is learnt from
+    it is a lower bound of the KL divergence, see `hf_dwt.topk_losses`.
+
+    Args:
+        teacher: As for `DWTTrainer`.
+        dataset: The tokenised training examples, of a known length.
+        folder: Where to write.
+        top_k: Most likely tokens to keep at a position, >= 1.
+        epochs: Epochs of masks to keep, >= 1; longer runs start over with the first one's.
+        dtype: Of the log-probabilities.
+        processing_class: The student's tokenizer. Default: the teacher's.
+        data_collator: As for `DWTTrainer`; its masks must belong to the examples.
+        batch_size: Examples that are asked about at once.
+        seed: Of the masks: `seed` (or `data_seed`) of the training arguments.
+
+    Raises:
+        OSError: If the disk is too small, or full.
+        ValueError: If a value is out of range, the data are a stream, or another cache is in the folder.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> small = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=1))
+        >>> cache_teacher(small, [{"input_ids": [3, 4, 5]}] * 2, "cache", top_k=2).manifest.is_complete
+        True
+    """
+    _check(top_k, epochs, dtype, dataset)
+    writer = _Writer(as_teacher(teacher), dataset, Path(folder), processing_class, data_collator, batch_size, seed)
+    return writer.write(top_k, epochs, dtype)
+
+
+class _Writer:
+    def __init__(
+        self,
+        teacher: Teacher,
+        dataset: Any,
+        folder: Path,
+        processing_class: Any | None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] | None,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.teacher, self.dataset, self.folder, self.batch_size = teacher, dataset, folder, batch_size
+        self.kind = cast(Kind, teacher.kind)
+        self.tokenizer = processing_class or teacher.processing_class
+        vocab_size = teacher.vocab_size
+        self.num_shared = num_shared_tokens(teacher.processing_class, self.tokenizer, vocab_size, vocab_size)
+        self.collator = choose_collator(
+            self.kind,
+            data_collator,
+            default=data_collator or datasets_collator,
+            train_dataset=dataset,
+            eval_dataset=None,
+            processing_class=self.tokenizer,
+            seed=seed,
+        )
+
+    def write(self, top_k: int, epochs: int, dtype: str) -> TeacherCache:
+        wanted = self._manifest(top_k, epochs, dtype)
+        found = read_manifest(self.folder)
+        if found is not None and (differences := found.differences(wanted)):
+            raise ValueError(
+                f"{str(self.folder)!r} holds another cache: it differs in {', '.join(differences)}. Name another "
+                "folder."
+            )
+        manifest = found or wanted
+        if not manifest.is_complete:
+            self._announce(manifest)
+            for name, epoch, start in self._shards(epochs):
+                if name not in manifest.shards:
+                    manifest = self._write_shard(manifest, name, epoch, start)
+            manifest = Manifest(**{**vars(manifest), "is_complete": True})
+            manifest.write(self.folder)
+        return TeacherCache(self.folder)
+
+    def _shards(self, epochs: int) -> Iterator[tuple[str, int, int]]:
+        for epoch in range(epochs):
+            for start in range(0, len(self.dataset), _EXAMPLES_PER_SHARD):
+                yield f"epoch-{epoch:04d}-from-{start:010d}.arrow", epoch, start
+
+    def _manifest(self, top_k: int, epochs: int, dtype: str) -> Manifest:
+        set_epoch(self.collator, 0)
+        hasher = hashlib.blake2b(digest_size=16)
+        step = max(1, len(self.dataset) // _NUM_SAMPLED)
+        for index in range(0, len(self.dataset), step):
+            hasher.update(keys_of(self.collator([self.dataset[index]])).tobytes())
+        return Manifest(
+            teacher=str(self.teacher.origin),
+            kind=self.kind,
+            model=model_fingerprint(self.teacher.model),
+            tokenizer=tokenizer_fingerprint(self.tokenizer),
+            data=hasher.hexdigest(),
+            num_examples=len(self.dataset),
+            epochs=epochs,
+            top_k=top_k,
+            dtype=dtype,
+            num_shared_tokens=self.num_shared,
+            shards={},
+        )
+
+    def _announce(self, manifest: Manifest) -> None:
+        """Tell the disk needed, and see whether it is there."""
+        sample = [self.dataset[index] for index in range(min(len(self.dataset), _NUM_SAMPLED))]
+        per_example = len(positions_of(self.kind, self.collator(sample))) / len(sample)
+        per_position = bytes_per_position(min(manifest.top_k, self.num_shared), manifest.dtype)
+        num_left = manifest.num_examples * manifest.epochs - _EXAMPLES_PER_SHARD * len(manifest.shards)
+        needed = round(max(num_left, 0) * (per_example * per_position + 16))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        told = f"{per_position} bytes per position, about {needed / 2**20:,.1f} MiB"
+        logger.warning(f"Caching the teacher ({self.teacher.origin}) in {str(self.folder)!r}: {told}.")
+        if needed > free:
+            raise OSError(
+                f"The cache needs {told} in {str(self.folder)!r}, where {free / 2**20:,.1f} MiB are free. Lower "
+                "`top_k` or `epochs`, or name another folder."
+            )
+
+    def _write_shard(self, manifest: Manifest, name: str, epoch: int, start: int) -> Manifest:
+        set_epoch(self.collator, epoch)
+        path, unfinished = self.folder / name, self.folder / f"{name}.unfinished"
+        end = min(start + _EXAMPLES_PER_SHARD, len(self.dataset))
+        try:
+            with ArrowWriter(path=str(unfinished), features=_features(manifest.dtype)) as writer:
+                for first in range(start, end, self.batch_size):
+                    rows = [self.dataset[index] for index in range(first, min(first + self.batch_size, end))]
+                    writer.write_batch(self._columns(self.collator(rows), manifest))
+                writer.finalize()
+            manifest = manifest.with_shard(name, unfinished.stat().st_size)
+            os.replace(unfinished, path)
+            manifest.write(self.folder)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise OSError(
+                f"The cache could not be written to {str(self.folder)!r}: {error}. What is written is kept: make room "
+                "and call `cache_teacher` again with the same arguments."
+            ) from error
+        return manifest
+
+    def _columns(self, batch: dict[str, Tensor], manifest: Manifest) -> dict[str, list[Any]]:
+        examples = positions_of(self.kind, batch).examples
+        excerpt = self._ask(batch, manifest.top_k)
+        columns: dict[str, list[Any]] = {name: [] for name in _features(manifest.dtype)}
+        for index, key in enumerate(keys_of(batch)):
+            own = (examples == index).numpy()
+            row = {
+                "ids": excerpt.ids.numpy()[own].astype(np.int32).ravel(),
+                "logs": excerpt.logs.numpy()[own].astype(manifest.dtype).ravel(),
+                "rest": excerpt.rest.numpy()[own],
+                "label_logs": excerpt.label_logs.numpy()[own],
+            }
+            for column, value in {"key": int(key), "check": row_check(row), **row}.items():
+                columns[column].append(value)
+        return columns
+
+    @torch.no_grad()
+    def _ask(self, batch: dict[str, Tensor], top_k: int) -> Excerpt:
+        device = self.teacher.model.device
+        batch = {name: value.to(device) for name, value in batch.items()}
+        positions = positions_of(self.kind, batch)
+        parts = parts_of(positions, self.teacher.vocab_size)
+        head = self.teacher.head_at(without_labels(batch), positions, self.num_shared, parts)
+        told = [excerpt_of(head.logits(rows), positions.labels[rows], top_k) for rows in head.parts]
+        names = ("ids", "logs", "rest", "label_logs")
+        columns = [torch.cat([vars(part)[name] for part in told]).cpu() for name in names]
+        return Excerpt(self.num_shared, *columns)
+
+
+def bytes_per_position(top_k: int, dtype: str) -> int:
+    """Bytes that a position takes on disk: ids of 4 bytes, log-probabilities, mass of the rest, the label's."""
+    return top_k * (4 + np.dtype(dtype).itemsize) + 4 + 4
+
+
+def datasets_collator(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Stack examples of one length that have labels already."""
+    return {name: torch.tensor([example[name] for example in examples]) for name in examples[0]}
+
+
+def _features(dtype: str) -> datasets.Features:
+    lists = {"ids": "int32", "logs": dtype, "rest": "float32", "label_logs": "float32"}
+    numbers = {"key": datasets.Value("int64"), "check": datasets.Value("int64")}
+    return datasets.Features(numbers | {name: datasets.List(datasets.Value(kind)) for name, kind in lists.items()})
+
+
+def _check(top_k: int, epochs: int, dtype: str, dataset: Any) -> None:
+    for name, value in {"top_k": top_k, "epochs": epochs}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{name}` must be a whole number, at least 1, got {value!r}.")
+    if dtype not in ("float16", "float32"):
+        raise ValueError(f"`dtype` must be 'float16' or 'float32', got {dtype!r}.")
+    if not has_length(dataset) or not len(dataset):
+        raise ValueError("`dataset` must hold examples, and tell how many: a stream cannot be cached.")

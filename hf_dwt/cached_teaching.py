@@ -1,0 +1,152 @@
+"""A teacher that is heard from a cache: the same part in a trainer as `Teaching`, without a model."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any, NoReturn, TypeAlias
+
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.trainer_utils import has_length
+
+from hf_dwt.arguments import DistillationArguments
+from hf_dwt.cache.keys import tokenizer_fingerprint
+from hf_dwt.cache.reading import CachedCollator, TeacherCache, take_excerpt
+from hf_dwt.fused_losses import Losses, fused_losses
+from hf_dwt.heads import Head
+from hf_dwt.language_models import language_model_kind
+from hf_dwt.positions import Positions
+from hf_dwt.teacher import Teacher
+from hf_dwt.teaching import Teaching
+from hf_dwt.topk_losses import Excerpt, excerpt_losses
+
+TeacherSource: TypeAlias = Teacher | TeacherCache | PreTrainedModel | str | PathLike[str]
+
+
+class CachedTeaching:
+    """Checks that a cache fits the student, and adds what is in it to the batches.
+
+    Args:
+        cache: The teacher's predictions.
+        choices: Must leave the temperature at 1.
+        student: Unwrapped.
+        processing_class: The student's tokenizer, if it is known.
+
+    Raises:
+        ValueError: If cache and student do not fit together.
+    """
+
+    def __init__(
+        self,
+        cache: TeacherCache,
+        choices: DistillationArguments,
+        student: PreTrainedModel,
+        processing_class: Any | None,
+    ) -> None:
+        manifest, where = cache.manifest, f"The cache {str(cache.folder)!r}"
+        kind, tokens = language_model_kind(student), tokenizer_fingerprint(processing_class)
+        if manifest.kind != kind:
+            raise ValueError(f"{where} is of a {manifest.kind} language model, `model` is a {kind} one.")
+        if None not in (tokens, manifest.tokenizer) and tokens != manifest.tokenizer:
+            raise ValueError(
+                f"{where} belongs to another tokenizer than `processing_class`: cache again with this one."
+            )
+        if student.config.get_text_config().vocab_size < manifest.num_shared_tokens:
+            raise ValueError(
+                f"{where} holds predictions of {manifest.num_shared_tokens:,} tokens, `model` knows fewer: cache again "
+                "with the student's tokenizer."
+            )
+        if choices.temperature != 1:
+            raise ValueError(
+                f"`temperature` must be 1 with a cache, got {choices.temperature}: the tokens that are not kept cannot "
+                "be softened. Pass the teacher itself."
+            )
+        self.cache = cache
+        self.teacher: Teacher | None = None
+        self._num_told = manifest.num_shared_tokens
+
+    def introduce(self, batches: Sequence[Mapping[str, Any]], *_: Any) -> None:
+        """Nothing is left to be judged: the examples that are asked about are looked up as they come."""
+
+    def new_probe(
+        self, batches: Iterable[Mapping[str, Any]] | None, positions_of: Callable[..., Positions]
+    ) -> NoReturn:
+        """Refuse a policy that follows the gap.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("A policy that follows the gap asks the teacher about held-out data: pass it, not its cache.")
+
+    def head_at(self, inputs: Mapping[str, Any], positions: Positions) -> NoReturn:
+        """Refuse a batch without predictions.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "A batch holds nothing of what the teacher said: it comes from a loader of your own. Let the trainer make "
+            "the loader, or pass the teacher instead of its cache."
+        )
+
+    def let_go(self, step: int) -> None:
+        """There is no model to be freed."""
+
+    def refuse_as_broken(self, num_positions: int) -> NoReturn:
+        """Refuse to go on with predictions that are not finite.
+
+        Raises:
+            FloatingPointError: Always.
+        """
+        raise FloatingPointError(f"The cache {str(self.cache.folder)!r} holds {num_positions} broken positions.")
+
+    def collator(self, collator: Callable[[list[Any]], dict[str, Any]], dataset: Any) -> CachedCollator:
+        """Let training batches hold what the teacher said about them.
+
+        Raises:
+            ValueError: If the data are a stream.
+        """
+        if not has_length(dataset):
+            raise ValueError("A stream cannot be trained on from a cache: pass a data set of a known length.")
+        return CachedCollator(collator, self.cache)
+
+    def epoch_of_masks(self, epoch: int) -> int:
+        """Which of the cached epochs an epoch of training takes its masks from."""
+        return epoch % self.cache.manifest.epochs
+
+    def take_excerpt(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], Excerpt | None]:
+        """Part a batch into what models read and what the teacher said."""
+        return take_excerpt(inputs, self._num_told)
+
+
+def make_teaching(
+    source: TeacherSource,
+    choices: DistillationArguments,
+    student: PreTrainedModel,
+    processing_class: Any | None,
+    accelerator: Accelerator,
+) -> Teaching | CachedTeaching:
+    """Take a teacher, or what is cached of one; arguments and errors are those of the two classes."""
+    if isinstance(source, TeacherCache):
+        return CachedTeaching(source, choices, student, processing_class)
+    return Teaching(source, choices, student, processing_class, accelerator)
+
+
+def losses_against(
+    teacher: Head | Excerpt | None, student_logits: Tensor, labels: Tensor, rows: slice, **settings: Any
+) -> tuple[Losses, Tensor | None]:
+    """All losses of some positions, and where the teacher knows the label; None without a teacher.
+
+    Args:
+        teacher: Asked just now, heard from a cache, or not asked.
+        student_logits: Shape (rows, vocabulary).
+        labels: Shape (rows,).
+        rows: Which of the teacher's positions these are.
+        settings: Those of `fused_losses`.
+    """
+    if isinstance(teacher, Excerpt):
+        losses = excerpt_losses(student_logits, teacher[rows], labels, **settings)
+        return losses, labels < teacher.num_shared_tokens
+    teacher_logits = None if teacher is None else teacher.logits(rows)
+    losses = fused_losses(student_logits, teacher_logits, labels, **settings)
+    return losses, None if teacher_logits is None else labels < teacher_logits.shape[-1]

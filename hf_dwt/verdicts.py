@@ -1,0 +1,90 @@
+"""What may be said of a teacher, and the evidence that it rests on. All thresholds are here.
+
+| the teacher | verdict | evidence |
+|---|---|---|
+| is no better than the unigram model | useless | it tells nothing that counting tokens does not tell |
+| is no worse than the student alone | stronger than its student | by definition: this is ordinary distillation |
+| is 0.15 to 0.17 nats behind it, masked LM | helped | the teachers of Knowledge Inheritance, which helped |
+| anything else | not known | none |
+
+The paper itself gives no threshold: its teachers of 0.78 of the student's size helped and those of 0.57 and 0.46 hurt,
+but it reports no losses (Lee et al., 2023, figure 2).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["useless", "stronger than its student", "helped", "not known"]
+
+# Nats behind the stand-alone student. For example perplexity 4.18 against 3.58: 0.155. Masked language models.
+HELPED_FROM = 0.15
+HELPED_TO = 0.17
+_INHERITANCE = "Qin et al., 2022 (Knowledge Inheritance, https://arxiv.org/abs/2105.13880)"
+_SCALING = "Busbridge et al., 2025 (https://arxiv.org/abs/2502.08606)"
+_PAPER = "Lee et al., 2023 (https://arxiv.org/abs/2305.18239)"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is said of a teacher.
+
+    Attributes:
+        verdict: In a word or a few.
+        evidence: What it rests on.
+        advice: What follows for the run, each with its source.
+    """
+
+    verdict: Verdict
+    evidence: str
+    advice: tuple[str, ...] = ()
+
+
+def judge_teacher(kind: str, loss: float, unigram_loss: float, standalone_loss: float | None) -> Judgement:
+    """Say of a teacher what there is evidence for.
+
+    Args:
+        kind: 'masked' or 'causal'.
+        loss: Its hard loss, nats per position.
+        unigram_loss: Of guessing by token frequency at the same positions.
+        standalone_loss: Of the student trained alone, at the same positions; None if it is not known.
+    """
+    if not loss < unigram_loss:
+        return Judgement(
+            "useless",
+            f"Its loss, {loss:.3f} nats, is not below the {unigram_loss:.3f} of guessing by token frequency.",
+            ("Look for a teacher that was trained on this kind of text, with this tokenizer. (By arithmetic.)",),
+        )
+    if standalone_loss is None:
+        return Judgement(
+            "not known",
+            "How a teacher compares with its student is told by the loss of the student alone, which is not given: "
+            "`hf-dwt train --baseline` measures it.",
+            _ADVICE_FOR_WEAK,
+        )
+    behind = loss - standalone_loss
+    if behind <= 0:
+        return Judgement(
+            "stronger than its student",
+            f"It is {-behind:.3f} nats ahead of the student alone: this is ordinary distillation, not distillation "
+            "from a weak teacher.",
+            (f"Leave the temperature at 1, which was found best: {_SCALING}.",),
+        )
+    told = f"It is {behind:.3f} nats behind the student alone. "
+    if kind == "masked" and HELPED_FROM <= behind <= HELPED_TO:
+        return Judgement(
+            "helped",
+            f"{told}Teachers of masked language models that were {HELPED_FROM} to {HELPED_TO} behind helped: "
+            f"{_INHERITANCE}.",
+            (f"Let the soft-loss weight fall to 0 in a straight line, or with the gap: {_INHERITANCE}.",),
+        )
+    known = f"{HELPED_FROM} to {HELPED_TO} nats, for masked language models"
+    return Judgement(
+        "not known", f"{told}Help is measured for {known}, and for nothing else: {_INHERITANCE}.", _ADVICE_FOR_WEAK
+    )
+
+
+_ADVICE_FOR_WEAK = (
+    f"A lower soft-loss weight the weaker the teacher is, and an early hand-over to the hard loss alone "
+    f"(weighting 'handover'), are suggested by {_SCALING}, who found temperature 1 best.",
+    f"A higher temperature for very weak teachers is suggested, and was not measured, by {_PAPER}, limitations.",
+)

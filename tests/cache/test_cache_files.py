@@ -1,0 +1,213 @@
+"""A cache is written whole or gone on with; corrupt, partial and foreign ones are told as what they are."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets.arrow_writer import ArrowWriter
+from tiny_runs import build, collator, examples, kind_of, make_teacher, tokenizer
+
+from hf_dwt import Teacher, TeacherCache, cache_teacher
+from hf_dwt.cache import writing
+from hf_dwt.cache.keys import keys_of
+from hf_dwt.cache.reading import take_excerpt
+from hf_dwt.cache.writing import bytes_per_position
+from hf_dwt.positions import logits_at, positions_of, without_labels
+
+
+def teacher(kind: str = "masked") -> Teacher:
+    return Teacher(make_teacher(kind), tokenizer())
+
+
+def cached(folder: Path, kind: str = "masked", **settings: Any) -> TeacherCache:
+    return cache_teacher(teacher(kind), examples(), folder, **{"top_k": 4, **settings})
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "_EXAMPLES_PER_SHARD", 10)
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+@pytest.mark.parametrize("size", [1, 7])
+def test_batches_get_what_the_teacher_says_of_them_whatever_their_size_and_order(
+    kind: str, size: int, tmp_path: Path
+) -> None:
+    cache = cached(tmp_path, kind, dtype="float32")
+    rows = list(examples())[::-1][:size]
+    batch = cache.add_to(collator(kind)(rows))
+    inputs, excerpt = take_excerpt(batch, len(tokenizer()))
+    positions = positions_of(kind_of(kind), inputs)
+    with torch.no_grad():
+        logs = logits_at(make_teacher(kind).eval(), without_labels(inputs), positions).log_softmax(-1)
+    assert excerpt is not None
+    assert torch.allclose(excerpt.logs, logs.topk(4).values, atol=1e-5)
+    assert torch.allclose(logs.gather(-1, excerpt.ids.long()), excerpt.logs, atol=1e-5)
+    assert torch.allclose(excerpt.rest, 1 - excerpt.logs.exp().sum(-1), atol=1e-5)
+    assert torch.allclose(excerpt.label_logs, logs.gather(-1, positions.labels[:, None]).squeeze(-1), atol=1e-5)
+
+
+def test_keys_are_of_what_is_read_and_asked_not_of_padding() -> None:
+    rows = list(examples())
+    alone, together = keys_of(collator("masked")(rows[:1])), keys_of(collator("masked")(rows))
+    assert alone[0] == together[0]
+    assert len(set(together.tolist())) > 12
+    other = collator("masked")
+    other.set_epoch(1)
+    assert (keys_of(other(rows)) != together).any()
+
+
+def test_bytes_per_position_and_the_disk_needed_are_told_before_it_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert bytes_per_position(16, "float16") == 16 * 6 + 8
+    cached(tmp_path)
+    assert "32 bytes per position, about 0.0 MiB" in caplog.text
+
+
+def test_a_whole_cache_is_taken_without_asking_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached(tmp_path)
+    monkeypatch.setattr(Teacher, "head_at", None)
+    assert cached(tmp_path).manifest.is_complete
+    with pytest.raises(TypeError):
+        cached(tmp_path / "other")
+
+
+def test_writing_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    ask = writing._Writer._ask
+
+    def dies(writer: Any, batch: Any, top_k: int) -> Any:
+        asked.append(len(batch["input_ids"]))
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return ask(writer, batch, top_k)
+
+    monkeypatch.setattr(writing._Writer, "_ask", dies)
+    with pytest.raises(KeyboardInterrupt):
+        cached(tmp_path / "cut", epochs=2)
+    with pytest.raises(ValueError, match="is partial, 3 shards are written: call `cache_teacher` again"):
+        TeacherCache(tmp_path / "cut")
+    cut, whole = cached(tmp_path / "cut", epochs=2), cached(tmp_path / "whole", epochs=2)
+    assert len(asked) == 4 + 3 + 6
+    assert cut.manifest == whole.manifest
+    names = [*cut.manifest.shards, "cache.json"]
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == set(names)
+    assert all((tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in names)
+
+
+# A full disk
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(OSError, match=r"needs 32 bytes per position, .* Lower `top_k` or `epochs`"):
+        cached(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_keeps_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finalize = ArrowWriter.finalize
+    calls: list[int] = []
+
+    def full(writer: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return finalize(writer, *args, **kwargs)
+
+    monkeypatch.setattr(ArrowWriter, "finalize", full)
+    with pytest.raises(OSError, match=r"No space left on device\. What is written is kept: make room and call"):
+        cached(tmp_path)
+    assert len(list(tmp_path.glob("*.arrow"))) == 1
+    assert not list(tmp_path.glob("*.unfinished"))
+    assert cached(tmp_path).manifest.is_complete
+
+
+# Corrupt and foreign caches
+
+
+def spoil(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def test_a_shard_that_is_cut_or_gone_is_corrupt(tmp_path: Path) -> None:
+    cache = cached(tmp_path)
+    path = tmp_path / next(iter(cache.manifest.shards))
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=r"is corrupt: epoch-0000-.* should have .* bytes and is [\d,]+ bytes"):
+        TeacherCache(tmp_path)
+    path.unlink()
+    with pytest.raises(ValueError, match="and is missing"):
+        TeacherCache(tmp_path)
+
+
+def test_a_shard_with_a_changed_byte_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+    cache = cached(tmp_path)
+    path = tmp_path / next(iter(cache.manifest.shards))
+    # The log-probability of a label stands there somewhere; the bytes of a float are found by their value.
+    value = cache._shards[0].column("label_logs")[0].values.to_numpy().tobytes()
+    spoil(path, path.read_bytes().index(value))
+    spoilt = TeacherCache(tmp_path)
+    with pytest.raises(ValueError, match=r"is corrupt: epoch-0000-from-0000000000\.arrow is not what was written"):
+        spoilt.add_to(collator("masked")(list(examples())[:10]))
+
+
+def test_a_description_that_cannot_be_read_is_corrupt(tmp_path: Path) -> None:
+    cached(tmp_path)
+    content = json.loads((tmp_path / "cache.json").read_text())
+    for text in ("{", json.dumps({**content, "more": 1})):
+        (tmp_path / "cache.json").write_text(text)
+        with pytest.raises(ValueError, match="is corrupt, or of another version"):
+            TeacherCache(tmp_path)
+
+
+def test_examples_and_masks_of_another_run_are_refused(tmp_path: Path) -> None:
+    cache = cached(tmp_path)
+    other_masks = collator("masked")
+    other_masks.set_epoch(1)
+    backwards = [{"input_ids": row[::-1]} for row in examples()["input_ids"]]
+    for batch in (other_masks(list(examples())), collator("masked")(backwards)):
+        with pytest.raises(ValueError, match="it belongs to other data, another tokenizer, seed or `data_collator`"):
+            cache.add_to(batch)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"top_k": 5}, "top_k"),
+        ({"epochs": 2}, "epochs"),
+        ({"seed": 1}, "data"),
+        ({"dtype": "float32"}, "dtype"),
+        ({"dataset": examples(24, first_word=3)}, "data"),
+        ({"teacher": build("masked", 12, 1, seed=9)}, "model"),
+    ],
+)
+def test_another_cache_is_not_written_over(change: dict[str, Any], named: str, tmp_path: Path) -> None:
+    cached(tmp_path)
+    settings = {"teacher": teacher(), "dataset": examples(), "top_k": 4, "processing_class": tokenizer(), **change}
+    with pytest.raises(ValueError, match=rf"holds another cache: it differs in .*{named}.*Name another folder"):
+        cache_teacher(folder=tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top_k": 0}, "`top_k` must be a whole number"),
+        ({"epochs": True}, "`epochs` must be a whole number"),
+        ({"dtype": "int8"}, "`dtype` must be 'float16' or 'float32'"),
+        ({"dataset": []}, "must hold examples"),
+        ({"dataset": examples().to_iterable_dataset()}, "a stream cannot be cached"),
+    ],
+)
+def test_what_cannot_be_cached_is_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        cache_teacher(**{"teacher": teacher(), "dataset": examples(), "folder": tmp_path, **settings})

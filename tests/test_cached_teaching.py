@@ -1,0 +1,117 @@
+"""A student learns from a cache what it would have learnt from the teacher."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import KINDS, examples, largest_difference, make_student, make_teacher, tokenizer
+from trainer_runs import make_trainer, trained_weights, training_logs
+from transformers import PreTrainedTokenizerFast
+
+from hf_dwt import DWTTrainer, Teacher, TeacherCache, cache_teacher
+
+VOCABULARY = len(tokenizer())
+
+
+def cached(folder: Path, kind: str = "masked", **settings: Any) -> TeacherCache:
+    teacher = Teacher(make_teacher(kind), tokenizer())
+    return cache_teacher(teacher, examples(), folder, **{"top_k": VOCABULARY, "dtype": "float32", **settings})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cache_of_all_tokens_trains_the_weights_of_the_live_teacher(kind: str, tmp_path: Path) -> None:
+    settings = {"num_train_epochs": 2, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}
+    live = trained_weights(tmp_path / "live", kind, **settings)
+    told = trained_weights(tmp_path / "told", kind, teacher=cached(tmp_path / "cache", kind, epochs=2), **settings)
+    assert largest_difference(live, told) < 1e-5
+    alone = trained_weights(tmp_path / "alone", kind, teacher=None, **settings)
+    assert largest_difference(alone, told) > 1e-2
+
+
+def test_logs_are_those_of_the_live_teacher(tmp_path: Path) -> None:
+    runs = [
+        make_trainer(tmp_path / name, teacher=teacher, logging_steps=1, num_train_epochs=1)
+        for name, teacher in {"live": make_teacher(), "told": cached(tmp_path / "cache")}.items()
+    ]
+    for trainer in runs:
+        trainer.train()
+    names = ("hard_loss", "soft_loss", "teacher_hard_loss", "train_gap", "soft_loss_weight")
+    for live, told in zip(*map(training_logs, runs), strict=True):
+        assert {name: told[name] for name in names} == pytest.approx({name: live[name] for name in names}, abs=1e-5)
+
+
+def test_longer_runs_take_the_masks_of_the_first_epoch_again(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, teacher=cached(tmp_path / "cache", epochs=2), num_train_epochs=5)
+    taken: list[int] = []
+    set_epoch = trainer.data_collator.set_epoch
+    trainer.data_collator.set_epoch = lambda epoch: taken.append(epoch) or set_epoch(epoch)
+    trainer.train()
+    assert taken == [0, 1, 0, 1, 0]
+
+
+def test_workers_read_ahead(tmp_path: Path) -> None:
+    settings = {"num_train_epochs": 1, "teacher": cached(tmp_path / "cache")}
+    with_workers = trained_weights(tmp_path / "a", dataloader_num_workers=1, **settings)
+    assert largest_difference(with_workers, trained_weights(tmp_path / "b", **settings)) == 0
+
+
+def test_evaluation_is_that_of_the_student_alone(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, teacher=cached(tmp_path / "cache"), eval_dataset=examples(8), max_steps=1)
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert "eval_loss" in metrics
+    assert "eval_gap" not in metrics
+
+
+def test_a_cache_of_other_masks_stops_before_the_first_step(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, teacher=cached(tmp_path / "cache", seed=7))
+    with pytest.raises(ValueError, match="it belongs to other data, another tokenizer, seed"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 2.0}, "`temperature` must be 1 with a cache"),
+        ({"architecture": "causal"}, "is of a masked language model, `model` is a causal one"),
+        ({"model": "small"}, "`model` knows fewer"),
+        ({"processing_class": "other"}, "belongs to another tokenizer than `processing_class`"),
+    ],
+)
+def test_a_cache_that_does_not_fit_is_refused_at_once(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    if settings.get("model") == "small":
+        small = make_student()
+        small.resize_token_embeddings(9)
+        settings = {"model": small}
+    if settings.get("processing_class") == "other":
+        other = PreTrainedTokenizerFast(tokenizer_object=tokenizer().backend_tokenizer, mask_token="[MASK]")
+        other.add_tokens(["moon"])
+        settings = {"processing_class": other}
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, teacher=cached(tmp_path / "cache"), **settings)
+
+
+def test_a_policy_that_follows_the_gap_needs_the_teacher_itself(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, teacher=cached(tmp_path / "cache"), weighting="handover")
+    with pytest.raises(ValueError, match="pass it, not its cache"):
+        trainer.train()
+
+
+class OwnLoader(DWTTrainer):
+    """Makes its batches itself."""
+
+    def get_train_dataloader(self) -> Any:
+        rows = [self.data_collator([row]) for row in examples()]
+        return self.accelerator.prepare(rows) or rows
+
+
+def test_batches_and_data_that_cannot_hold_predictions_are_refused(tmp_path: Path) -> None:
+    cache = cached(tmp_path / "cache")
+    base = make_trainer(tmp_path, teacher=cache)
+    own = OwnLoader(make_student(), base.args, train_dataset=examples(), processing_class=tokenizer(), teacher=cache)
+    with pytest.raises(ValueError, match="holds nothing of what the teacher said"):
+        own.train()
+    stream = make_trainer(tmp_path, teacher=cache, train_dataset=examples().to_iterable_dataset(), max_steps=1)
+    with pytest.raises(ValueError, match="A stream cannot be trained on from a cache"):
+        stream.train()

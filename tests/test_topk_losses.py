@@ -1,0 +1,91 @@
+"""The soft loss of the most likely tokens and a bucket, against the plain formula and the whole divergence."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from hf_dwt.fused_losses import fused_losses
+from hf_dwt.losses import soft_loss
+from hf_dwt.topk_losses import Excerpt, excerpt_losses, excerpt_of, top_k_soft_loss
+
+
+def logits(num: int = 6, vocabulary: int = 30, seed: int = 0, scale: float = 2.0) -> Tensor:
+    return scale * torch.randn(num, vocabulary, generator=torch.Generator().manual_seed(seed))
+
+
+def labels(num: int = 6, vocabulary: int = 30) -> Tensor:
+    return torch.arange(num) * 5 % vocabulary
+
+
+def plain(student: Tensor, teacher: Tensor, top_k: int) -> Tensor:
+    p, q = teacher.double().softmax(-1), student.double().softmax(-1)
+    ids = p.topk(top_k).indices
+    kept_p, kept_q = p.gather(-1, ids), q.gather(-1, ids)
+    rest_p, rest_q = 1 - kept_p.sum(-1), 1 - kept_q.sum(-1)
+    return (kept_p * (kept_p / kept_q).log()).sum(-1) + rest_p * (rest_p / rest_q).log()
+
+
+@pytest.mark.parametrize("top_k", [1, 7, 29])
+def test_values_and_gradients_are_those_of_the_formula(top_k: int) -> None:
+    ours, theirs = logits().requires_grad_(), logits().requires_grad_()
+    teacher = logits(seed=1)
+    loss = top_k_soft_loss(ours, excerpt_of(teacher, labels(), top_k))
+    expected = plain(theirs, teacher, top_k)
+    assert torch.allclose(loss.double(), expected, atol=1e-5)
+    loss.sum().backward()
+    expected.sum().backward()
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
+
+
+def test_it_is_a_lower_bound_that_rises_to_the_divergence() -> None:
+    student, teacher = logits(), logits(seed=1)
+    bounds = [top_k_soft_loss(student, excerpt_of(teacher, labels(), top_k)) for top_k in (1, 3, 10, 29, 30, 99)]
+    whole = soft_loss(student, teacher)
+    for smaller, larger in pairwise(bounds):
+        assert (smaller <= larger + 1e-5).all()
+    assert (bounds[0] >= -1e-6).all()
+    assert (bounds[0] < whole - 1e-3).any()
+    assert torch.allclose(bounds[-1], whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float16, 1e-2), (torch.float32, 1e-6)])
+def test_with_the_whole_vocabulary_it_is_the_divergence(dtype: torch.dtype, within: float) -> None:
+    student, teacher = logits(20, 500), logits(20, 500, seed=1)
+    kept = excerpt_of(teacher, labels(20, 500), 500)
+    stored = Excerpt(500, kept.ids.int(), kept.logs.to(dtype), kept.rest, kept.label_logs)
+    assert float((top_k_soft_loss(student, stored) - soft_loss(student, teacher)).abs().max()) < within
+
+
+def test_the_loss_of_16_kept_tokens_of_30_thousand_is_within_a_percent_for_a_peaked_teacher() -> None:
+    # Probabilities that fall with the rank as a trained model's do, most of the mass in front.
+    ranks = torch.arange(1, 30_523).float()
+    order = torch.stack([torch.randperm(30_522, generator=torch.Generator().manual_seed(seed)) for seed in range(8)])
+    teacher = (-2.5 * ranks.log()).expand(8, -1).gather(-1, order)
+    student, asked = teacher + 0.8 * logits(8, 30_522, scale=1.0), teacher.argmax(-1)
+    live, kept = fused_losses(student, teacher, asked), excerpt_losses(student, excerpt_of(teacher, asked, 16), asked)
+    assert float((kept.hard + kept.soft).mean()) == pytest.approx(float((live.hard + live.soft).mean()), rel=0.01)
+    assert float(kept.soft.mean()) == pytest.approx(float(live.soft.mean()), rel=0.02)
+
+
+def test_all_losses_are_those_of_the_logits_where_all_tokens_are_kept() -> None:
+    student, teacher = logits(vocabulary=32), logits(seed=1)
+    asked = torch.tensor([0, 5, 31, 29, 30, 2])  # two of which the teacher lacks
+    ours = excerpt_losses(student, excerpt_of(teacher, asked, 30), asked)
+    for mine, expected in zip(ours, fused_losses(student, teacher, asked), strict=True):
+        assert torch.allclose(mine.float(), expected.float(), atol=1e-5)
+
+
+def test_what_is_not_finite_is_noticed() -> None:
+    kept = excerpt_of(logits(), labels(), 4)
+    kept.rest[2] = torch.nan
+    finite = excerpt_losses(logits(), kept, labels()).teacher_is_finite
+    assert finite.tolist() == [True, True, False, True, True, True]
+
+
+def test_rows_are_taken_together() -> None:
+    kept = excerpt_of(logits(), labels(), 4)
+    part = kept[slice(2, 4)]
+    assert torch.equal(part.ids, kept.ids[2:4])
+    assert torch.equal(part.label_logs, kept.label_logs[2:4])

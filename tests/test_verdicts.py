@@ -1,0 +1,60 @@
+"""Verdicts say what there is evidence for, and nothing else."""
+
+import math
+
+import pytest
+
+from hf_dwt.verdicts import HELPED_FROM, HELPED_TO, judge_teacher
+
+
+@pytest.mark.parametrize("loss", [3.0, 3.5, math.nan])
+@pytest.mark.parametrize("standalone_loss", [None, 1.0, 4.0])
+def test_a_teacher_that_is_no_better_than_the_unigram_model_is_useless(
+    loss: float, standalone_loss: float | None
+) -> None:
+    judgement = judge_teacher("masked", loss, 3.0, standalone_loss)
+    assert judgement.verdict == "useless"
+    assert "3.000 of guessing by token frequency" in judgement.evidence
+
+
+def test_without_a_figure_of_the_student_alone_nothing_is_known() -> None:
+    judgement = judge_teacher("masked", 2.0, 3.0, None)
+    assert judgement.verdict == "not known"
+    assert "`hf-dwt train --baseline` measures it" in judgement.evidence
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+@pytest.mark.parametrize("loss", [1.0, 0.5])
+def test_a_teacher_ahead_of_the_student_is_ordinary_distillation(kind: str, loss: float) -> None:
+    judgement = judge_teacher(kind, loss, 3.0, 1.0)
+    assert judgement.verdict == "stronger than its student"
+    assert "ordinary distillation" in judgement.evidence
+
+
+@pytest.mark.parametrize(
+    ("behind", "verdict"),
+    [
+        (0.01, "not known"),
+        (HELPED_FROM - 0.001, "not known"),
+        (0.155, "helped"),
+        (HELPED_TO + 0.001, "not known"),
+        (1.5, "not known"),
+    ],
+)
+def test_help_is_told_only_where_it_was_measured(behind: float, verdict: str) -> None:
+    assert judge_teacher("masked", 1.0 + behind, 3.0, 1.0).verdict == verdict
+    assert judge_teacher("causal", 1.0 + behind, 3.0, 1.0).verdict == "not known"
+
+
+def test_the_evidence_is_the_gap_of_knowledge_inheritance() -> None:
+    assert HELPED_FROM <= math.log(4.18 / 3.58) <= HELPED_TO
+
+
+def test_every_piece_of_advice_names_its_source() -> None:
+    said = [judge_teacher("masked", loss, 3.0, 1.0).advice for loss in (0.5, 1.16, 2.0, 4.0)]
+    assert all(advice for advice in said)
+    assert all("et al." in each or "By arithmetic" in each for advice in said for each in advice)
+    weak = " ".join(said[2])
+    assert "higher temperature for very weak teachers is suggested, and was not measured, by Lee et al." in weak
+    assert "early hand-over" in weak
+    assert "Busbridge et al., 2025 (https://arxiv.org/abs/2502.08606), who found temperature 1 best" in weak
