@@ -13,6 +13,7 @@ from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrai
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
+from hf_dwt.model_files import check_folder, without_conversion_service
 from hf_dwt.remapping.anatomy import find_anatomy
 from hf_dwt.remapping.depth import Layer, layer_map
 from hf_dwt.remapping.growable import refuse_other_models, without_adapters
@@ -24,7 +25,7 @@ from hf_dwt.remapping.report import RemappingReport, report_on
 from hf_dwt.remapping.sizes import field_of, follow_layers, grown_config, keep_norms, read_sizes
 from hf_dwt.remapping.tiny import build_on_meta
 from hf_dwt.remapping.width import hidden_share
-from hf_dwt.teacher import Origin, Teacher, check_folder, without_conversion_service
+from hf_dwt.teacher import Origin, Teacher
 from hf_dwt.weights import open_safetensors
 
 logger = logging.get_logger(__name__)

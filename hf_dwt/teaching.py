@@ -66,7 +66,8 @@ class Teaching:
     def take_back(self) -> Teacher:
         """Return the teacher, which is loaded and placed again if it had been let go."""
         if self.teacher is None:
-            self.teacher = as_teacher(self._source, self._choices.teacher_dtype)
+            # The very one that was there before: a branch may have moved.
+            self.teacher = as_teacher(self._source, self._choices.teacher_dtype, revision=self.origin.commit)
             self.teacher.model.to(self._accelerator.device)
         return self.teacher
 
