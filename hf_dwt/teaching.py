@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import logging
 
 from hf_dwt.arguments import DistillationArguments
@@ -17,6 +18,7 @@ from hf_dwt.compatibility import check_pair, judge, require_unknown_token, warn_
 from hf_dwt.heads import Head, parts_of
 from hf_dwt.positions import Positions, without_labels
 from hf_dwt.preflight import first_impression
+from hf_dwt.publishing.record import TeacherFacts
 from hf_dwt.remapping.plan import plan_of
 from hf_dwt.teacher import Origin, Teacher, as_teacher
 from hf_dwt.vocabulary import num_shared_tokens
@@ -61,6 +63,8 @@ class Teaching:
         )
         self._student_may_add_tokens = num_student_tokens > self._num_shared_tokens
         self.origin: Origin = self.teacher.origin
+        model: PreTrainedModel = unwrap_peft_model(self.teacher.model)
+        self.facts = TeacherFacts(self.origin, type(model), model.config, model.num_parameters())
         self.teacher.model.to(accelerator.device)
 
     def take_back(self) -> Teacher:

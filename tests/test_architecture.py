@@ -28,6 +28,7 @@ FLOORS = [
     {"arguments", "teacher", "data", "evaluation", "costs"},
     {"preflight", "training_log", "events", "checkpoints", "workers"},
     {"collators"},
+    {"publishing"},
     {"compatibility"},
     {"teaching"},
     {"trainer"},
