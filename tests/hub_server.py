@@ -1,10 +1,12 @@
 """A Hub on loopback that satisfies the real client, by LFS and by Xet; it can fail on request, and keeps a log."""
 
+import csv
 import hashlib
+import io
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -76,6 +78,19 @@ class Hub:
         changes: dict[str, Blob | None] = {path: self._blob(path, content) for path, content in source.items()}
         repository.branches.setdefault(branch, repository.branches["main"])
         return repository.commit(branch, "Add files", changes).oid
+
+    def add_task(self, name: str, task: str, splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+        """Commit a task of a data set in the style of GLUE, a CSV file for each split; the last one added is known."""
+        contents, lines = {}, ["configs:", f"- config_name: {task}", "  data_files:"]
+        for split, rows in splits.items():
+            text = io.StringIO()
+            writer = csv.DictWriter(text, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+            contents[f"{task}/{split}.csv"] = text.getvalue().encode()
+            lines += [f"  - split: {split}", f"    path: {task}/{split}.csv"]
+        contents["README.md"] = "\n".join(["---", *lines, "---", ""]).encode()
+        return self.add(name, contents, kind="dataset")
 
     def _blob(self, path: str, content: bytes) -> Blob:
         if not path.endswith(LARGE_SUFFIXES):

@@ -13,10 +13,11 @@ import pytest
 import torch
 from conftest import HF_HOME
 from hub_server import OWNER_TOKEN, READER_TOKEN, Hub
-from tiny_runs import make_teacher, tokenizer
+from tiny_runs import WORDS, make_teacher, tokenizer
+from trainer_runs import make_trainer
 from transformers import BertConfig, BertModel, PreTrainedModel
 
-from hf_dwt import load_teacher
+from hf_dwt import from_weak_teacher, load_teacher
 from hf_dwt.hub import access
 from hf_dwt.hub.transience import Patience
 
@@ -215,3 +216,19 @@ def test_code_is_not_run_unless_it_is_trusted_at_a_full_commit(hub: Hub, folder:
     assert load_teacher("me/code", trust_remote_code=True, revision=commit).origin.commit == commit
     assert (HF_HOME / "ran").exists()
     (HF_HOME / "ran").rmdir()
+
+
+def test_a_student_is_grown_from_the_commit_that_its_plan_names(hub: Hub, folder: Path) -> None:
+    commit = hub.add("me/small", folder)
+    _, report = from_weak_teacher("me/small", num_hidden_layers=2, output_report=True)
+    assert report.plan.teacher == f"me/small@{commit}"
+    assert all(commit in each.path or "/storage/" in each.path for each in hub.requests[1:])
+
+
+def test_a_teacher_of_another_tokenizer_is_refused_by_its_tokens(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    contents = {each.name: each.read_bytes() for each in folder.iterdir()}
+    word = WORDS[0]
+    contents["tokenizer.json"] = contents["tokenizer.json"].replace(f'"{word}"'.encode(), b'"other"')
+    hub.add("me/other", contents)
+    with pytest.raises(ValueError, match=rf"differ at 1 tokens, first id \d+ \('other' vs '{word}'\)"):
+        make_trainer(tmp_path, teacher="me/other")
