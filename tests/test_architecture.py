@@ -20,7 +20,18 @@ SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in so
 # A room is a module, or a package with all of its modules. It imports from lower floors and from itself only, so no
 # two rooms of one floor know of each other. The package's own `__init__` is the roof: it names everything.
 FLOORS = [
-    {"_version", "losses", "language_models", "weighting", "vocabulary", "weights", "hub", "model_files", "sections", "packages"},
+    {
+        "_version",
+        "losses",
+        "language_models",
+        "weighting",
+        "vocabulary",
+        "weights",
+        "hub",
+        "model_files",
+        "sections",
+        "packages",
+    },
     {"remapping", "fused_losses"},
     {"last_layer"},
     {"positions"},

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from transformers import PretrainedConfig, PreTrainedModel, TrainingArguments
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from hf_dwt._version import __version__
 from hf_dwt.arguments import DistillationArguments
@@ -126,7 +126,7 @@ def without_tokens(args: TrainingArguments) -> Iterator[None]:
 
 def vocabulary_fingerprint(processing_class: Any | None) -> dict[str, Any] | None:
     """Size and hash of a tokenizer's tokens in the order of their ids, None without one."""
-    if processing_class is None:
+    if not isinstance(processing_class, PreTrainedTokenizerBase):
         return None
     tokens = sorted(processing_class.get_vocab().items(), key=lambda each: (each[1], each[0]))
     return {"size": len(tokens), "sha256": hashlib.sha256(json.dumps(tokens).encode()).hexdigest()}
@@ -173,7 +173,8 @@ def _student(student: PreTrainedModel) -> dict[str, Any]:
     growth = plan and {"teacher": plan.teacher, "width": plan.width_method, "depth": plan.depth_method}
     return {
         "architecture": type(student).__name__,
-        "num_parameters": student.num_parameters(),
+        # DeepSpeed leaves empty parameters where it has sharded them.
+        "num_parameters": sum(vars(each).get("ds_numel", each.numel()) for each in student.parameters()),
         "config": json.loads(json.dumps(config.to_dict(), default=str)),
         "growth": growth,
         "started_from": student.name_or_path or None,
