@@ -16,7 +16,8 @@ from hf_dwt.fused_losses import Losses, fused_losses
 from hf_dwt.heads import Head
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.positions import Positions
-from hf_dwt.teacher import Teacher
+from hf_dwt.publishing.record import TeacherFacts
+from hf_dwt.teacher import Origin, Teacher
 from hf_dwt.teaching import Teaching
 from hf_dwt.topk_losses import Excerpt, excerpt_losses
 
@@ -62,6 +63,9 @@ class CachedTeaching:
                 "be softened. Pass the teacher itself."
             )
         self.cache = cache
+        told = manifest.teacher
+        origin = Origin(told["name"], told["revision"], told["commit"])
+        self.facts = TeacherFacts(origin, told["architecture"], told["num_parameters"])
         self.teacher: Teacher | None = None
         self._num_told = manifest.num_shared_tokens
 

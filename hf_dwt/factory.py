@@ -13,6 +13,8 @@ from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrai
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
+from hf_dwt.hub.access import resolve_commit
+from hf_dwt.model_files import check_folder, looks_local, without_conversion_service
 from hf_dwt.remapping.anatomy import find_anatomy
 from hf_dwt.remapping.depth import Layer, layer_map
 from hf_dwt.remapping.growable import refuse_other_models, without_adapters
@@ -24,7 +26,7 @@ from hf_dwt.remapping.report import RemappingReport, report_on
 from hf_dwt.remapping.sizes import field_of, follow_layers, grown_config, keep_norms, read_sizes
 from hf_dwt.remapping.tiny import build_on_meta
 from hf_dwt.remapping.width import hidden_share
-from hf_dwt.teacher import Origin, Teacher, check_folder, without_conversion_service
+from hf_dwt.teacher import Origin, Teacher
 from hf_dwt.weights import open_safetensors
 
 logger = logging.get_logger(__name__)
@@ -174,10 +176,10 @@ def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) 
 
 def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) -> _Source:
     check_folder(name)
-    found: dict[str, Any] = {"revision": revision or "main", "token": token}
+    commit = None if looks_local(name) else resolve_commit(name, revision, token)
+    origin = Origin(name, revision, commit)
+    found: dict[str, Any] = {"revision": commit or "main", "token": token}
     config = AutoConfig.from_pretrained(name, **found)
-    origin = Origin(name, revision, vars(config).get("_commit_hash"))
-    found["revision"] = origin.commit or found["revision"]
     architecture = next(iter(config.architectures or []), None)
     if architecture is None or architecture not in dir(transformers):
         raise ValueError(f"{origin} names no class of transformers as its architecture, but {architecture!r}.")

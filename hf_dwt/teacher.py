@@ -1,12 +1,12 @@
 """The weak teacher: loaded from the Hub or a folder, checked and frozen."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,18 +15,24 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
-    AutoTokenizer,
     PreTrainedModel,
 )
 from transformers.trainer_utils import unwrap_peft_model
-from transformers.utils import logging
 
 from hf_dwt.heads import Head, head_at
+from hf_dwt.hub.access import fetch_model, is_full_commit, resolve_commit
 from hf_dwt.language_models import architecture_kind, language_model_kind
+from hf_dwt.model_files import (
+    check_folder,
+    load_tokenizer,
+    looks_local,
+    refuse_broken_files,
+    refuse_custom_code,
+    refuse_new_weights,
+    without_conversion_service,
+)
 from hf_dwt.positions import Positions
 from hf_dwt.vocabulary import num_tokens
-
-logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,7 @@ def load_teacher(
     *,
     revision: str | None = None,
     token: str | bool | None = None,
+    subfolder: str = "",
     dtype: str | torch.dtype | None = None,
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
@@ -187,16 +194,18 @@ def load_teacher(
 
     Args:
         name: Hub id or folder of a masked or causal language model.
-        revision: Branch, tag or commit; resolved to a full commit once.
+        revision: Branch, tag or commit; resolved to a full commit once, from which everything is read.
         token: Hub token for a private or gated repository; by default the one that is logged in.
+        subfolder: Where the model is in the repository or folder.
         dtype: Precision of the weights. Default: as they were saved.
         allow_pickle: Also read `.bin` files, weights only, where there are no safetensors.
-        trust_remote_code: Run the repository's own modelling code.
+        trust_remote_code: Run the repository's own modelling code; of a Hub id, `revision` must be a full commit.
 
     Raises:
         FileNotFoundError: If a folder is missing, or holds no model.
-        OSError: If the Hub does not have it, or not in safetensors.
-        ValueError: If it is no masked or causal language model, or its head was never trained.
+        OSError: If the Hub does not have it, not in safetensors, or a file is cut short.
+        ValueError: If it is no masked or causal language model, its head was never trained, or it needs code of its
+            own that is not trusted.
 
     Example:
         >>> load_teacher("./no-such-folder")
@@ -205,11 +214,30 @@ def load_teacher(
         FileNotFoundError: `teacher` is './no-such-folder', which is no folder with a config.json.
     """
     name = os.fspath(name)
-    check_folder(name)
-    source: dict[str, Any] = {"token": token, "trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(name, revision=revision or "main", **source)
-    origin = Origin(name, revision, vars(config).get("_commit_hash"))
-    source["revision"] = origin.commit or revision or "main"
+    if looks_local(name):
+        check_folder(os.path.join(name, subfolder) if subfolder else name)
+        folder, origin = Path(name) / subfolder, Origin(name)
+    else:
+        if trust_remote_code and not is_full_commit(revision):
+            raise ValueError(
+                f"`trust_remote_code=True` runs the code of {name!r}: read it, then pass the full commit that you have "
+                f"read as `revision`, got {revision!r}."
+            )
+        origin = Origin(name, revision, resolve_commit(name, revision, token, subfolder))
+        assert origin.commit is not None
+        folder = fetch_model(
+            name, origin.commit, token, subfolder=subfolder, pickles=allow_pickle, code=trust_remote_code
+        )
+    return _load(folder, origin, dtype, allow_pickle, trust_remote_code)
+
+
+def _load(
+    folder: Path, origin: Origin, dtype: str | torch.dtype | None, allow_pickle: bool, trust_remote_code: bool
+) -> Teacher:
+    refuse_custom_code(folder, origin, trust_remote_code)
+    refuse_broken_files(folder, origin)
+    source: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(folder, **source)
     auto_class = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}.get(architecture_kind(config) or "")
     if auto_class is None:
         raise ValueError(
@@ -221,22 +249,35 @@ def load_teacher(
     weights["use_safetensors"] = None if allow_pickle else True
     try:
         with without_conversion_service():
-            model, loading = auto_class.from_pretrained(name, output_loading_info=True, **weights, **source)
-    except OSError as error:
+            model, loading = auto_class.from_pretrained(folder, output_loading_info=True, **weights, **source)
+    except (OSError, UnpicklingError) as error:
         hint = "" if allow_pickle else " Only safetensors are read unless you pass `allow_pickle=True`."
         raise OSError(f"The weights of the teacher ({origin}) could not be loaded: {error}{hint}") from error
-    _refuse_new_weights(origin, loading)
-    return Teacher(model, load_tokenizer(name, source), origin)
+    refuse_new_weights(origin, loading)
+    if origin.commit is not None:
+        # Not the folder of this machine's cache.
+        model.name_or_path = model.config.name_or_path = origin.name
+    return Teacher(model, load_tokenizer(str(folder), source), origin)
 
 
-def as_teacher(teacher: "Teacher | PreTrainedModel | str | os.PathLike[str]", dtype: str | None = None) -> Teacher:
+def as_teacher(
+    teacher: "Teacher | PreTrainedModel | str | os.PathLike[str]",
+    dtype: str | None = None,
+    *,
+    revision: str | None = None,
+) -> Teacher:
     """Make a `Teacher` of whatever a user passes as `teacher`, its weights cast to `dtype` if that is given.
+
+    Args:
+        teacher: A `Teacher`, a language model, a Hub id or a folder.
+        dtype: Precision of the weights.
+        revision: Branch, tag or commit of a Hub id.
 
     Raises:
         TypeError: If it is neither a `Teacher`, a language model, a Hub id nor a folder.
     """
     if isinstance(teacher, str | os.PathLike):
-        return load_teacher(teacher, dtype=dtype)
+        return load_teacher(teacher, dtype=dtype, revision=revision)
     if not isinstance(teacher, Teacher):
         teacher = Teacher(teacher)
     if dtype is not None:
@@ -254,17 +295,6 @@ def _longest_sequence(model: PreTrainedModel) -> int | None:
     return limit - max((each.padding_idx + 1 for each in tables if each.padding_idx is not None), default=0)
 
 
-def check_folder(name: str) -> None:
-    """Refuse what looks like a folder and holds no model.
-
-    Raises:
-        FileNotFoundError: If there is no configuration.
-    """
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
-    if looks_local and not (Path(name) / "config.json").is_file():
-        raise FileNotFoundError(f"`teacher` is {name!r}, which is no folder with a config.json.")
-
-
 def _check_whole_and_unquantised(teacher: Teacher) -> None:
     devices = set(vars(teacher.model).get("hf_device_map", {}).values())
     if len(devices) > 1:
@@ -276,45 +306,3 @@ def _check_whole_and_unquantised(teacher: Teacher) -> None:
         raise ValueError(
             f"The teacher ({teacher.origin}) is quantised. Load it unquantised; `teacher_dtype='bfloat16'` halves it."
         )
-
-
-def _refuse_new_weights(origin: Origin, loading: Mapping[str, Any]) -> None:
-    new = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
-    if new:
-        raise ValueError(
-            f"The teacher ({origin}) was saved without {', '.join(new[:3])}{' ...' if new[3:] else ''}: "
-            f"{len(new)} weights would be random. A teacher needs its trained language-modelling head."
-        )
-
-
-def load_tokenizer(name: str, source: Mapping[str, Any]) -> Any | None:
-    """Load the tokenizer beside a model, None (and a warning) if there is none.
-
-    Args:
-        name: Folder or Hub id.
-        source: Arguments of `from_pretrained`.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **source)
-    except (OSError, ValueError):
-        tokenizer = None
-    # Where the files are missing, transformers may also answer with a tokenizer that has special tokens only.
-    if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_ids):
-        logger.warning(f"There is no tokenizer beside the teacher {name!r}: its tokens cannot be compared.")
-        return None
-    return tokenizer
-
-
-@contextmanager
-def without_conversion_service() -> Iterator[None]:
-    """Keep transformers from asking a third party, token in hand, to convert a `.bin` file in the background."""
-    variable = "DISABLE_SAFETENSORS_CONVERSION"
-    before = os.environ.get(variable)
-    os.environ[variable] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import logging
 
 from hf_dwt.arguments import DistillationArguments
@@ -18,6 +19,7 @@ from hf_dwt.heads import Head, parts_of
 from hf_dwt.positions import Positions, without_labels
 from hf_dwt.preflight import first_impression
 from hf_dwt.probe import Probe
+from hf_dwt.publishing.record import TeacherFacts
 from hf_dwt.remapping.plan import plan_of
 from hf_dwt.teacher import Origin, Teacher, as_teacher
 from hf_dwt.topk_losses import Excerpt
@@ -63,6 +65,8 @@ class Teaching:
         )
         self._student_may_add_tokens = num_student_tokens > self._num_shared_tokens
         self.origin: Origin = self.teacher.origin
+        model: PreTrainedModel = unwrap_peft_model(self.teacher.model)
+        self.facts = TeacherFacts(self.origin, type(model).__name__, model.num_parameters(), model.config)
         self.teacher.model.to(accelerator.device)
 
     def new_probe(
@@ -74,7 +78,8 @@ class Teaching:
     def take_back(self) -> Teacher:
         """Return the teacher, which is loaded and placed again if it had been let go."""
         if self.teacher is None:
-            self.teacher = as_teacher(self._source, self._choices.teacher_dtype)
+            # The very one that was there before: a branch may have moved.
+            self.teacher = as_teacher(self._source, self._choices.teacher_dtype, revision=self.origin.commit)
             self.teacher.model.to(self._accelerator.device)
         return self.teacher
 

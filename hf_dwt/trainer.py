@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, find_batch_size
 from transformers.trainer_utils import EvalLoopOutput, has_length
 from transformers.utils import logging
@@ -25,7 +25,8 @@ from hf_dwt.losses import blended_loss, share_of_step
 from hf_dwt.positions import Positions, has_labels, num_positions, positions_of, select, without_labels
 from hf_dwt.preflight import first_batches
 from hf_dwt.probe import Probe
-from hf_dwt.remapping.plan import save_plan_of
+from hf_dwt.publishing.record import TeacherFacts
+from hf_dwt.publishing.trainer import PublishingTrainer
 from hf_dwt.remapping.verify import evaluating
 from hf_dwt.sampling import probe_data, sampled_by
 from hf_dwt.signals import Weights
@@ -38,7 +39,7 @@ from hf_dwt.workers import with_own_seed
 logger = logging.get_logger(__name__)
 
 
-class DWTTrainer(Trainer):  # type: ignore[misc]
+class DWTTrainer(PublishingTrainer):
     """`Trainer` that blends the language-modelling loss with what a smaller, frozen teacher predicts.
 
     Everything that `Trainer` takes keeps its name, position, default and meaning. Without a teacher it trains the
@@ -50,6 +51,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
     - With no collator and no `labels` column a masked LM gets a `MaskingCollator`, a causal LM a `CausalCollator`.
     - The loss is the mean over all positions of an optimiser step, over ranks; heads run at the positions only.
     - `eval_loss` is the hard loss alone (no label smoothing), per position over the whole set.
+    - With `push_to_hub=True` the student is also pushed at the end of `train()`, whatever `hub_strategy` says.
     - Logs also hold `hard_loss`, `soft_loss`, `soft_loss_weight`, `teacher_hard_loss` and `train_gap` (student's hard
       loss minus teacher's, nats), evaluations `eval_perplexity`, `eval_accuracy`, `eval_soft_loss`,
       `eval_teacher_hard_loss`, `eval_agreement` and `eval_gap`.
@@ -137,6 +139,7 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             compatibility.warn_of_unused_choices(self.choices)
         else:
             self._teaching = make_teaching(teacher, self.choices, self.model, self.processing_class, self.accelerator)
+            self.tally.teacher_commit = self._teaching.facts.origin.commit
             self._let_go_of_the_unneeded()
             self.add_callback(WeightingHorizon())
             self.add_callback(self.course)
@@ -202,6 +205,10 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
 
     def _ask(self, inputs: Mapping[str, Any], positions: Positions) -> Head:
         return cast(Teaching, self._teaching).head_at(inputs, positions)
+
+    def teacher_facts(self) -> TeacherFacts | None:
+        """What is known of the teacher, None without one."""
+        return None if self._teaching is None else self._teaching.facts
 
     @property
     def teacher(self) -> Teacher | None:
@@ -339,12 +346,3 @@ class DWTTrainer(Trainer):  # type: ignore[misc]
             folder = checkpoints.checkpoint_folder(self._get_output_dir(trial), self.state.global_step)
             checkpoints.make_room(folder, self.args.save_total_limit)
         super()._save_checkpoint(model, trial)
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        save_plan_of(self.accelerator.unwrap_model(self.model), output_dir or self.args.output_dir)
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        """Save the generators, the last file but one: no rank may still be writing when the state is written."""
-        super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()

@@ -2,15 +2,21 @@
 
 import os
 
-# Read when huggingface_hub is imported, hence before everything else.
+from hub_place import HF_HOME, HUB
+
+# Read when huggingface_hub is imported, hence before everything else; so is what `hub_place` sets.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from collections.abc import Callable
+import shutil
+import socket
+from collections.abc import Callable, Iterator
 
 import datasets
+import huggingface_hub
 import pytest
 import torch
+from hub_server import Hub
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -40,6 +46,40 @@ def _reproducible_and_quiet() -> None:
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     logging.warning_once.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def started_hub() -> Iterator[Hub]:
+    """The Hub of this process, which answers from now on."""
+    HUB.start()
+    yield HUB
+    HUB.stop()
+
+
+@pytest.fixture
+def hub(started_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty Hub on loopback, the client online; connections to any other place fail."""
+    started_hub.reset()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    connect = socket.socket.connect
+
+    def connect_to_loopback(self: socket.socket, address: tuple[str, int]) -> None:
+        if address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"A test has tried to connect to {address}.")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_to_loopback)
+    yield started_hub
+    started_hub.reset()
+    # No test finds what another one has downloaded.
+    shutil.rmtree(HF_HOME / "hub", ignore_errors=True)
+
+
+@pytest.fixture(params=["xet", "lfs"])
+def each_transfer(request: pytest.FixtureRequest, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The same, for each way in which large files travel."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
+    return hub
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,10 @@ SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in so
 # A room is a module, or a package with all of its modules. It imports from lower floors and from itself only, so no
 # two rooms of one floor know of each other. The package's own `__init__` is the roof: it names everything.
 FLOORS = [
-    {"_version", "losses", "language_models", "signals", "verdicts", "vocabulary", "weights", "sections", "packages"},
+    {
+        *("_version", "losses", "language_models", "signals", "verdicts", "vocabulary", "weights", "sections"),
+        *("hub", "model_files", "packages"),
+    },
     {"remapping", "fused_losses", "weighting"},
     {"topk_losses"},
     {"last_layer"},
@@ -29,6 +32,7 @@ FLOORS = [
     {"arguments", "teacher", "data", "evaluation", "costs", "probe", "sampling"},
     {"preflight", "training_log", "events", "checkpoints", "workers", "course"},
     {"collators"},
+    {"publishing"},
     {"compatibility", "cache"},
     {"teaching"},
     {"cached_teaching"},

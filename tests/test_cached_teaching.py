@@ -115,3 +115,15 @@ def test_batches_and_data_that_cannot_hold_predictions_are_refused(tmp_path: Pat
     stream = make_trainer(tmp_path, teacher=cache, train_dataset=examples().to_iterable_dataset(), max_steps=1)
     with pytest.raises(ValueError, match="A stream cannot be trained on from a cache"):
         stream.train()
+
+
+def test_the_record_names_the_teacher_behind_the_cache_and_charges_nothing_for_it(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, teacher=cached(tmp_path / "cache"), max_steps=1)
+    trainer.train()
+    record = trainer.record()
+    assert record["teacher"]["architecture"] == "BertForMaskedLM"
+    assert record["teacher"]["num_parameters"] == make_teacher().num_parameters()
+    assert record["training"]["teacher_share"] is None
+    live = make_trainer(tmp_path / "live", max_steps=1)
+    live.train()
+    assert 0 < live.record()["training"]["teacher_share"] < 1

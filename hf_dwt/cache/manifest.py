@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 _NAME = "cache.json"
 
@@ -13,7 +14,7 @@ class Manifest:
     """The content of `cache.json`.
 
     Attributes:
-        teacher: Where it came from.
+        teacher: What it is called, its revision and commit, its architecture and number of parameters.
         kind: 'masked' or 'causal'.
         model: Fingerprint of its weights.
         tokenizer: Fingerprint of the tokens, None if they are not known.
@@ -27,7 +28,7 @@ class Manifest:
         is_complete: Whether all are.
     """
 
-    teacher: str
+    teacher: dict[str, Any]
     kind: str
     model: str
     tokenizer: str | None

@@ -135,7 +135,11 @@ class _Writer:
         for index in range(0, len(self.dataset), step):
             hasher.update(keys_of(self.collator([self.dataset[index]])).tobytes())
         return Manifest(
-            teacher=str(self.teacher.origin),
+            teacher={
+                **vars(self.teacher.origin),
+                "architecture": type(self.teacher.model).__name__,
+                "num_parameters": self.teacher.model.num_parameters(),
+            },
             kind=self.kind,
             model=model_fingerprint(self.teacher.model),
             tokenizer=tokenizer_fingerprint(self.tokenizer),

@@ -9,7 +9,7 @@ from transformers.utils import logging
 
 from hf_dwt.cli.recipe import RecipeError, parse_options, reading
 from hf_dwt.factory import from_weak_teacher, plan_growth
-from hf_dwt.teacher import load_tokenizer
+from hf_dwt.model_files import load_tokenizer
 
 
 def grow(

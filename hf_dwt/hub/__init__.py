@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: what is asked of it, and what is put there."""

@@ -1,0 +1,191 @@
+"""The model card: what a stranger has to know before using a student, from its record alone."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData, constants
+
+CURVES_FILE = "training_curves.png"
+
+_TASKS = {"masked": "fill-mask", "causal": "text-generation"}
+_SIZES = (
+    *("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size"),
+    *("n_layer", "n_embd", "n_head", "n_positions", "max_position_embeddings"),
+)
+_HELD_OUT = "held-out data"
+
+
+def card_of(
+    record: Mapping[str, Any],
+    name: str,
+    *,
+    has_curves: bool,
+    tags: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    language: str | list[str] | None = None,
+    licence: str | None = None,
+) -> str:
+    """Render the card.
+
+    Args:
+        record: As `record.record_of` builds it.
+        name: Of the student.
+        has_curves: Whether the picture of the curves lies beside it.
+        tags: Further tags.
+        datasets: Hub ids of data sets.
+        language: Of the text, ISO codes.
+        licence: Its identifier.
+    """
+    data = ModelCardData(
+        language=language,
+        license=licence,
+        library_name="transformers",
+        pipeline_tag=_TASKS[record["kind"]],
+        tags=["hf_dwt", *(["distillation"] if record["teacher"] else []), *tags],
+        datasets=list(datasets) or None,
+        model_name=name if record["results"] else None,
+        eval_results=_eval_results(record) or None,
+        **_base_model(record),
+    )
+    sections = [f"# {name}", _introduction(record), *_sections(record, has_curves)]
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _base_model(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The model that it comes from, where that is on the Hub."""
+    teacher, student = record["teacher"], record["student"]
+    if teacher and teacher["commit"]:
+        # The Hub knows four relations; none is distillation, this one is nearest.
+        return {"base_model": teacher["name"], "base_model_relation": "finetune"}
+    if student["commit"] and student["started_from"]:
+        return {"base_model": student["started_from"], "base_model_relation": "finetune"}
+    return {}
+
+
+def _eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
+    names = {"eval_loss": "loss", "eval_perplexity": "perplexity", "eval_accuracy": "accuracy"}
+    results = record["results"] or {}
+    return [
+        EvalResult(
+            task_type=_TASKS[record["kind"]],
+            dataset_type=record["data"]["name"] or "held-out",
+            dataset_name=record["data"]["name"] or _HELD_OUT,
+            metric_type=names[key],
+            metric_value=round(results[key], 6),
+        )
+        for key in names
+        if key in results
+    ]
+
+
+def _introduction(record: Mapping[str, Any]) -> str:
+    student, teacher = record["student"], record["teacher"]
+    what = (
+        f"A {record['kind']} language model, `{student['architecture']}`, of {student['num_parameters']:,} parameters"
+    )
+    if teacher is None:
+        return f"{what}, trained without a teacher by `hf_dwt`."
+    share = teacher["num_parameters"] / student["num_parameters"]
+    relation = f"{share:.2f} times its size" if share < 1 else f"{share:.2f} times its size: ordinary distillation"
+    return (
+        f"{what}, trained by distillation from a weak teacher ([Lee et al., 2023](https://arxiv.org/abs/2305.18239)): "
+        f"beside the text it has learnt from the predictions of a model {relation}. To use it, no teacher is needed."
+    )
+
+
+def _sections(record: Mapping[str, Any], has_curves: bool) -> Iterator[str]:
+    yield _section("Results", _results(record))
+    if has_curves:
+        yield f"![Losses over optimiser steps]({CURVES_FILE})"
+    if record["teacher"]:
+        yield _section("Teacher", _teacher(record["teacher"]))
+        yield _section("Objective", _objective(record["objective"]))
+    yield _section("Student", _student(record["student"]))
+    yield _section("Training", _training(record))
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    yield _section("To repeat it", [f"```bash\n{record['command']}\n```", f"Versions: {versions}.", _REMARK])
+
+
+_REMARK = (
+    "`dwt_recipe.json` holds everything above and all arguments, for programs; `training_args.json` the arguments."
+)
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return "\n\n".join([f"## {title}", *lines])
+
+
+def _results(record: Mapping[str, Any]) -> list[str]:
+    results = record["results"]
+    if not results:
+        return ["It was not evaluated in this run."]
+    names = {
+        "eval_loss": "loss, nats per predicted token",
+        "eval_perplexity": "perplexity",
+        "eval_accuracy": "accuracy",
+        "eval_teacher_hard_loss": "the teacher's loss on the same predictions",
+        "eval_gap": "gap (its loss minus the teacher's)",
+    }
+    rows = [f"| {text} | {results[key]:.4f} |" for key, text in names.items() if key in results]
+    lines = [f"On the {_HELD_OUT}:", "\n".join(["| | |", "|---|---|", *rows])]
+    for twin in record["baseline"]:
+        gain = twin["loss"] - results["eval_loss"]
+        verdict = "lower" if gain > 0 else "higher"
+        lines.append(
+            f"The same student {twin['name']} ({twin['steps']:,} steps): loss {twin['loss']:.4f}; with its teacher "
+            f"it is {abs(gain):.4f} nats {verdict}."
+        )
+    return lines
+
+
+def _teacher(teacher: Mapping[str, Any]) -> list[str]:
+    size = f"`{teacher['architecture']}` of {teacher['num_parameters']:,} parameters"
+    if teacher["commit"]:
+        return [f"[{teacher['name']}]({constants.ENDPOINT}/{teacher['name']}), commit `{teacher['commit']}`: {size}."]
+    if teacher["name"]:
+        return [f"A folder named `{re.split(r'[/]', teacher['name'].rstrip('/'))[-1]}`, which is not public: {size}."]
+    return [f"A model that was passed in memory: {size}."]
+
+
+def _objective(objective: Mapping[str, Any]) -> list[str]:
+    soft, hard = objective["soft_loss_weight"], objective["hard_loss_weight"]
+    rows = [f"| {at:.0%} | {h:g} | {s:g} |" for (at, h), (_, s) in zip(hard, soft, strict=True)]
+    table = "\n".join(["| training done | hard loss | soft loss |", "|---|---|---|", *rows])
+    intro = (
+        f"Weights by the policy `{objective['weighting']}`, temperature {objective['temperature']:g}. The hard loss is "
+        "the cross-entropy with the text, the soft loss the divergence from the teacher's predictions to the student's."
+    )
+    return [intro, table]
+
+
+def _student(student: Mapping[str, Any]) -> list[str]:
+    config = student["config"]
+    sizes = ", ".join(f"`{name}` {config[name]:,}" for name in _SIZES if isinstance(config.get(name), int))
+    growth = student["growth"]
+    if growth:
+        start = (
+            f"It was grown from its teacher (width `{growth['width']}`, depth `{growth['depth']}`; "
+            "`growth_plan.json` tells how, weight by weight)."
+        )
+    elif student["started_from"]:
+        start = "It started from weights that had been trained before."
+    else:
+        start = "It started from random weights."
+    return [f"Sizes: {sizes}.", start]
+
+
+def _training(record: Mapping[str, Any]) -> list[str]:
+    training, data = record["training"], record["data"]
+    examples = "a stream of examples" if data["num_examples"] is None else f"{data['num_examples']:,} examples"
+    named = f" of {data['name']}" if data["name"] else ""
+    vocabulary = record["vocabulary"]
+    lines = [
+        f"{training['steps']:,} optimiser steps over {examples}{named}: {training['tokens']:,} tokens with padding, in "
+        f"{training['seconds']:,.1f} seconds of wall-clock."
+    ]
+    if training["teacher_share"] is not None:
+        lines.append(f"The teacher took {training['teacher_share']:.0%} of the operations of a step in which it spoke.")
+    if vocabulary:
+        lines.append(f"Its tokenizer has {vocabulary['size']:,} tokens.")
+    return lines

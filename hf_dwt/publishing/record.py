@@ -1,0 +1,228 @@
+"""`dwt_recipe.json`: all that is needed to understand a student and to train it again."""
+
+import hashlib
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from hf_dwt._version import __version__
+from hf_dwt.arguments import DistillationArguments
+from hf_dwt.course import gap_interval
+from hf_dwt.remapping.plan import plan_of
+from hf_dwt.signals import Signals
+from hf_dwt.teacher import Origin
+
+RECORD_FILE, ARGUMENTS_FILE = "dwt_recipe.json", "training_args.json"
+SCHEMA_VERSION = 1
+
+_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "huggingface_hub")
+_PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_TWINS = ("alone-equal-steps", "alone-equal-cost")
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """What is known of a teacher, also after it has been let go.
+
+    Attributes:
+        origin: Where it came from.
+        architecture: Its class.
+        num_parameters: How many.
+        config: Its configuration; None if it is heard from a cache, and no forward pass of it is paid for.
+    """
+
+    origin: Origin
+    architecture: str
+    num_parameters: int
+    config: PretrainedConfig | None = None
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What a run has taken and brought.
+
+    Attributes:
+        steps: Optimiser steps done.
+        tokens: Read in training, over ranks, padding included.
+        seconds: Wall-clock.
+        teacher_share: Of a distilled step's operations, 0 to 1; None if they could not be counted.
+        num_examples: Of the training set, None of a stream.
+        data: What the training set calls itself, if it does.
+        log_history: Of the trainer.
+    """
+
+    steps: int
+    tokens: int
+    seconds: float
+    teacher_share: float | None
+    num_examples: int | None
+    data: str | None
+    log_history: Sequence[Mapping[str, float]]
+
+
+def record_of(
+    student: PreTrainedModel,
+    args: TrainingArguments,
+    *,
+    kind: str,
+    choices: DistillationArguments,
+    teacher: TeacherFacts | None,
+    training: TrainingFacts,
+    processing_class: Any | None,
+) -> dict[str, Any]:
+    """Build the record of a student, which holds numbers, text, lists and mappings only.
+
+    A value that is not known is None.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "student": _student(student),
+        "teacher": None if teacher is None else _teacher(teacher, training.log_history),
+        "objective": None if teacher is None else _objective(choices, training),
+        "vocabulary": vocabulary_fingerprint(processing_class),
+        "data": {"name": training.data, "num_examples": training.num_examples},
+        "training": {
+            "steps": training.steps,
+            "tokens": training.tokens,
+            "seconds": round(training.seconds, 1),
+            "teacher_share": training.teacher_share,
+        },
+        "results": results_of(training.log_history),
+        "baseline": _twins(Path(args.output_dir)),
+        "seeds": {"seed": args.seed, "data_seed": args.data_seed},
+        "arguments": arguments_of(args),
+        "versions": {"hf_dwt": __version__, "python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
+        "command": command_line(),
+    }
+
+
+def arguments_of(args: TrainingArguments) -> dict[str, Any]:
+    """Training arguments without secrets, as JSON takes them."""
+    own = {name: value for name, value in args.to_dict().items() if not name.endswith("_token")}
+    return dict(json.loads(json.dumps(own, default=str)))
+
+
+@contextmanager
+def without_tokens(args: TrainingArguments) -> Iterator[None]:
+    """Take the tokens out of the arguments while they are saved."""
+    kept = {name: value for name, value in vars(args).items() if name.endswith("_token") and value is not None}
+    for name in kept:
+        setattr(args, name, None)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(args, name, value)
+
+
+def vocabulary_fingerprint(processing_class: Any | None) -> dict[str, Any] | None:
+    """Size and hash of a tokenizer's tokens in the order of their ids, None without one."""
+    if not isinstance(processing_class, PreTrainedTokenizerBase):
+        return None
+    tokens = sorted(processing_class.get_vocab().items(), key=lambda each: (each[1], each[0]))
+    return {"size": len(tokens), "sha256": hashlib.sha256(json.dumps(tokens).encode()).hexdigest()}
+
+
+def results_of(log_history: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """The last evaluation without its timings, None if there was none."""
+    evaluations = [each for each in log_history if "eval_loss" in each]
+    if not evaluations:
+        return None
+    timed = ("runtime", "per_second", "preparation_time")
+    last = {name: value for name, value in evaluations[-1].items() if name.startswith("eval_")}
+    return {name: value for name, value in last.items() if not name.endswith(timed)}
+
+
+def command_line() -> str:
+    """The command of this process, without tokens and without folders of this machine in the program's name."""
+    program, *options = sys.argv or [""]
+    shown, hide = [], False
+    for option in options:
+        name, equals, _ = option.partition("=")
+        is_token = name.replace("-", "_").endswith("_token") and name.startswith("-")
+        secret = hide or option.startswith("hf_")
+        shown.append("TOKEN" if secret else f"{name}=TOKEN" if is_token and equals else option)
+        hide = is_token and not equals
+    module = vars(sys.modules["__main__"]).get("__spec__")
+    if module is not None:
+        started = ["python", "-m", module.name.removesuffix(".__main__")]
+    else:
+        name = Path(program).name
+        started = ["python", name] if name.endswith(".py") else [name]
+    return shlex.join([*started, *shown])
+
+
+def write(record: Mapping[str, Any], folder: str | Path) -> None:
+    """Write the record and the training arguments into a folder."""
+    for name, content in ((RECORD_FILE, record), (ARGUMENTS_FILE, record["arguments"])):
+        Path(folder, name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _student(student: PreTrainedModel) -> dict[str, Any]:
+    plan = plan_of(student)
+    config = student.config
+    growth = plan and {"teacher": plan.teacher, "width": plan.width_method, "depth": plan.depth_method}
+    return {
+        "architecture": type(student).__name__,
+        # DeepSpeed leaves empty parameters where it has sharded them.
+        "num_parameters": sum(vars(each).get("ds_numel", each.numel()) for each in student.parameters()),
+        "config": json.loads(json.dumps(config.to_dict(), default=str)),
+        "growth": growth,
+        "started_from": student.name_or_path or None,
+        "commit": vars(config).get("_commit_hash"),
+    }
+
+
+def _teacher(teacher: TeacherFacts, log_history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    known = [each["eval_teacher_hard_loss"] for each in log_history if "eval_teacher_hard_loss" in each]
+    return {
+        **asdict(teacher.origin),
+        "architecture": teacher.architecture,
+        "num_parameters": teacher.num_parameters,
+        "held_out_loss": known[-1] if known else None,
+    }
+
+
+def _objective(choices: DistillationArguments, training: TrainingFacts) -> dict[str, Any]:
+    policy = choices.policy()
+    weights = [policy(Signals(0, progress)) for progress in _PROGRESS]
+    hard = [[at, weight.hard] for at, weight in zip(_PROGRESS, weights, strict=True)]
+    soft = [[at, weight.soft] for at, weight in zip(_PROGRESS, weights, strict=True)]
+    if gap_interval(policy, training.steps) is not None:
+        # What it answers depends on the run.
+        soft = _logged_weights(training) or soft[:1]
+        hard = [[at, weights[0].hard] for at, _ in soft]
+    return {
+        "weighting": choices.weighting,
+        "temperature": choices.temperature,
+        "hard_loss_weight": hard,
+        "soft_loss_weight": soft,
+    }
+
+
+def _logged_weights(training: TrainingFacts) -> list[list[float]]:
+    """Share of the steps done and soft-loss weight, as often as a policy is asked that depends on progress alone."""
+    logged = [
+        [each["step"] / training.steps, each["soft_loss_weight"]]
+        for each in training.log_history
+        if "soft_loss_weight" in each
+    ]
+    last = len(logged) - 1
+    return [logged[place] for place in dict.fromkeys(round(share * last) for share in _PROGRESS)] if logged else []
+
+
+def _twins(folder: Path) -> list[dict[str, Any]]:
+    """Results of the same student alone, where they lie beside it."""
+    found = [folder / name / "run.json" for name in _TWINS]
+    runs = [json.loads(path.read_text()) for path in found if path.is_file()]
+    return [{name: run[name] for name in ("name", "steps", "loss", "accuracy")} for run in runs]

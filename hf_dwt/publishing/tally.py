@@ -1,0 +1,65 @@
+"""What a run has taken so far, over interruptions: wall-clock and tokens."""
+
+import time
+from typing import Any
+
+from torch import Tensor
+from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerState
+from transformers.training_args import TrainingArguments
+
+from hf_dwt.losses import IGNORED_LABEL
+
+
+class Tally(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """Counts, and goes on from what a checkpoint says.
+
+    Args:
+        teacher_commit: Full commit of the teacher, if it is from the Hub; a resumed run must have the same.
+    """
+
+    def __init__(self, teacher_commit: str | None = None) -> None:
+        self.teacher_commit = teacher_commit
+        self.tokens = 0
+        self.shape: tuple[int, int, int] | None = None
+        self._seconds_before = 0.0
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock of training, evaluations and saves included."""
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self._seconds_before + running
+
+    def add(self, tokens: Tensor, labels: Tensor | None) -> None:
+        """Count a micro-batch of this rank, its padding included; the first one's shape and positions are kept."""
+        self.tokens += tokens.numel()
+        if self.shape is None and tokens.dim() == 2:
+            num_positions = tokens.numel() if labels is None else max(int((labels != IGNORED_LABEL).sum()), 1)
+            self.shape = (*tokens.shape, num_positions)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Start, or go on.
+
+        Raises:
+            ValueError: If the run was begun with another commit of the teacher.
+        """
+        name = type(self).__name__
+        saved = state.stateful_callbacks.get(name, {}).get("attributes", {}) if state.global_step else {}
+        self.tokens, self._seconds_before = saved.get("tokens", 0), saved.get("seconds", 0.0)
+        before = saved.get("teacher_commit")
+        if before is not None and self.teacher_commit not in (None, before):
+            raise ValueError(
+                f"The checkpoint was taught by commit {before}, this run has {self.teacher_commit}: its branch has "
+                f"moved. `load_teacher(..., revision={before!r})` takes the one that it began with."
+            )
+        self._started = time.perf_counter()
+        state.stateful_callbacks[name] = self.state()
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Stop."""
+        self._seconds_before, self._started = self.seconds, None
+
+    def state(self) -> dict[str, Any]:
+        """Return what is saved."""
+        own = {"tokens": self.tokens, "seconds": self.seconds, "teacher_commit": self.teacher_commit}
+        return {"args": {}, "attributes": own}

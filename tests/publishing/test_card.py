@@ -1,0 +1,68 @@
+import pytest
+import yaml
+
+from hf_dwt.publishing.card import card_of
+
+RECORD = {
+    "kind": "causal",
+    "student": {
+        "architecture": "GPT2LMHeadModel",
+        "num_parameters": 1000,
+        "config": {"n_layer": 4, "n_embd": 64},
+        "growth": None,
+        "started_from": None,
+        "commit": None,
+    },
+    "teacher": None,
+    "objective": None,
+    "vocabulary": None,
+    "data": {"name": None, "num_examples": None},
+    "training": {"steps": 10, "tokens": 5000, "seconds": 12.34, "teacher_share": None},
+    "results": None,
+    "baseline": [],
+    "versions": {"torch": "2.13"},
+    "command": "python train.py",
+}
+TEACHER = {"architecture": "GPT2LMHeadModel", "num_parameters": 400, "held_out_loss": 2.0}
+LINE = [[0.0, 4.0], [1.0, 1.0]]
+OBJECTIVE = {"weighting": "linear", "temperature": 1.0, "hard_loss_weight": LINE, "soft_loss_weight": LINE}
+
+
+def metadata(card: str) -> dict[str, object]:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+@pytest.mark.parametrize("teacher", [None, "hub", "folder", "memory"])
+@pytest.mark.parametrize("results", [None, {"eval_loss": 2.5, "eval_accuracy": 0.4}])
+def test_no_card_has_an_empty_link_or_says_that_something_is_unknown(
+    teacher: str | None, results: dict[str, float] | None
+) -> None:
+    places = {
+        "hub": {"name": "me/small", "commit": "a" * 40},
+        "folder": {"name": "/home/me/small", "commit": None},
+        "memory": {"name": None, "commit": None},
+    }
+    record = {**RECORD, "results": results}
+    if teacher is not None:
+        record |= {"teacher": {**TEACHER, **places[teacher]}, "objective": OBJECTIVE}
+    card = card_of(record, "student", has_curves=False)
+    for part in ("]()", "unknown", "None", "/home/me"):
+        assert part not in card
+    assert ("base_model" in metadata(card)) is (teacher == "hub")
+    assert ("model-index" in metadata(card)) is (results is not None)
+    assert metadata(card)["pipeline_tag"] == "text-generation"
+
+
+def test_what_the_teacher_brought_over_the_student_alone_is_said() -> None:
+    twins = [{"name": "alone, equal steps", "steps": 10, "loss": 2.75, "accuracy": 0.3}]
+    twins += [{"name": "alone, equal cost", "steps": 12, "loss": 2.25, "accuracy": 0.3}]
+    card = card_of({**RECORD, "results": {"eval_loss": 2.5}, "baseline": twins}, "student", has_curves=True)
+    assert "alone, equal steps (10 steps): loss 2.7500; with its teacher it is 0.2500 nats lower." in card
+    assert "alone, equal cost (12 steps): loss 2.2500; with its teacher it is 0.2500 nats higher." in card
+    assert "](training_curves.png)" in card
+
+
+def test_a_teacher_larger_than_its_student_is_called_so() -> None:
+    teacher = {**TEACHER, "num_parameters": 2000, "name": None, "commit": None}
+    card = card_of({**RECORD, "teacher": teacher, "objective": OBJECTIVE}, "student", has_curves=False)
+    assert "a model 2.00 times its size: ordinary distillation" in card
