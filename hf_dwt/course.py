@@ -3,11 +3,12 @@
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.probe import HeadOf, Probe
+from hf_dwt.self_restoring import SelfRestoring
 from hf_dwt.signals import Signals, Weights
 from hf_dwt.weighting import Policy, progress_at
 
@@ -40,7 +41,7 @@ class Record:
     teacher_seconds_per_example: float = 0.0
 
 
-class Course(TrainerCallback, ExportableState):  # type: ignore[misc]
+class Course(SelfRestoring):
     """Asks the policy once per optimiser step, and shows it the gap if it follows that.
 
     Args:

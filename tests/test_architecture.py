@@ -22,7 +22,7 @@ SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in so
 FLOORS = [
     {
         *("_version", "losses", "language_models", "signals", "verdicts", "vocabulary", "weights", "sections"),
-        *("hub", "model_files", "packages"),
+        *("hub", "model_files", "packages", "self_restoring"),
     },
     {"remapping", "fused_losses", "weighting"},
     {"topk_losses"},

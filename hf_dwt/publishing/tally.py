@@ -4,13 +4,14 @@ import time
 from typing import Any
 
 from torch import Tensor
-from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerState
+from transformers.trainer_callback import TrainerState
 from transformers.training_args import TrainingArguments
 
 from hf_dwt.losses import IGNORED_LABEL
+from hf_dwt.self_restoring import SelfRestoring
 
 
-class Tally(TrainerCallback, ExportableState):  # type: ignore[misc]
+class Tally(SelfRestoring):
     """Counts, and goes on from what a checkpoint says.
 
     Args:

@@ -25,6 +25,7 @@ from hf_dwt.publishing.curves import draw_curves
 from hf_dwt.publishing.record import TeacherFacts, TrainingFacts, record_of, without_tokens, write
 from hf_dwt.publishing.tally import Tally
 from hf_dwt.remapping.plan import save_plan_of
+from hf_dwt.self_restoring import set_aside
 
 logger = logging.get_logger(__name__)
 
@@ -75,6 +76,10 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
         if isinstance(tokens, torch.Tensor) and self.is_in_train:
             self.tally.add(tokens, inputs.get("labels"))
         return int(super().floating_point_ops(inputs))
+
+    def _load_callback_state(self) -> None:
+        with set_aside(self):
+            super()._load_callback_state()
 
     # Saving
 

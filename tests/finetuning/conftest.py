@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
-import evaluate
 import pytest
 import yaml
 from datasets import ClassLabel, Dataset, Features, Value
@@ -32,12 +31,6 @@ WORDS = ["cat", "hill", "rain"]
 @pytest.fixture(autouse=True)
 def own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_modules(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Metrics are copied where they are run from; not into the user's folder."""
-    evaluate.config.HF_MODULES_CACHE = str(tmp_path_factory.mktemp("modules"))
 
 
 @pytest.fixture
