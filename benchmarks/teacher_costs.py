@@ -1,30 +1,26 @@
 """What is left of a teacher's cost once it has been let go, or was paid for before: against the student alone.
 
-    python -m benchmarks.teacher_costs [--rounds 6]
+    python -m benchmarks.teacher_costs [--rounds 3] [--only steps memory]
 
 Seconds are medians over rounds in which the arms take turns. Results are kept in results/teacher-costs-cpu.json.
 """
 
-import argparse
 import gc
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging
-
-from benchmarks.measuring import environment, in_turn, resident_mebibytes, save, show, summary
+from benchmarks.measuring import in_turn, resident_mebibytes, run_sections, summary
 from benchmarks.step_arms import Arms, Setting
 from hf_dwt import DWTTrainer, DWTTrainingArguments, Teacher, TeacherCache, cache_teacher, load_teacher
 
 SMALL = Setting(layers=4, teacher_layers=2, hidden_size=256, teacher_hidden_size=256, num_steps=8)
 
 
-def steps(setting: Setting, rounds: int) -> dict[str, Any]:
+def steps(rounds: int, setting: Setting = SMALL) -> dict[str, Any]:
     """A step after the hand-over, and one that learns from a cache, against the student alone."""
     with tempfile.TemporaryDirectory() as folder:
         arms = Arms(setting)
@@ -52,7 +48,7 @@ def write_cache(arms: Arms, folder: Path) -> TeacherCache:
     return cache_teacher(teacher, arms.dataset, folder, data_collator=arms.collator)
 
 
-def memory(setting: Setting, _: int) -> dict[str, Any]:
+def memory(_: int, setting: Setting = SMALL) -> dict[str, Any]:
     """Memory in use before and after a teacher that was read from a folder is let go."""
     arms = Arms(setting)
     with tempfile.TemporaryDirectory() as folder, released_trainer(arms, Path(folder)) as trainer:
@@ -83,20 +79,5 @@ def released_trainer(arms: Arms, folder: Path) -> Iterator[DWTTrainer]:
 SECTIONS = {"steps": steps, "memory": memory}
 
 
-def main(arguments: list[str]) -> None:
-    """Measure, print and keep."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6, help="turns of each arm (default: 6)")
-    options = parser.parse_args(arguments)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    for name, measure in SECTIONS.items():
-        started = time.perf_counter()
-        result = measure(SMALL, options.rounds)
-        result |= {"environment": environment(), "took": time.perf_counter() - started}
-        show(f"{name}: {(measure.__doc__ or '').splitlines()[0]}", result)
-        save("teacher-costs-cpu", {name: result})
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_sections(SECTIONS, "teacher-costs-cpu", sys.argv[1:], __doc__)

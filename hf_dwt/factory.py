@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -276,8 +276,9 @@ def _carried_out(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
             student = source.model_class._from_config(config, dtype=dtype)
-        remember_plan(student, plan)
-        return student.eval(), report_on(plan, student)
+        report = report_on(plan, student)
+        remember_plan(student, replace(plan, outcome=report.outcome))
+        return student.eval(), report
     anatomy = find_anatomy(source.model_class, source.config)
     teacher = source.load() if verify else None
     read = source.read() if teacher is None else None
@@ -298,7 +299,7 @@ def _carried_out(
             f"The student does not predict what its teacher ({plan.teacher}) predicts: {report.difference}. "
             '`method="near"` and the other methods do not ask for it.'
         )
-    remember_plan(student, plan)
+    remember_plan(student, replace(plan, outcome=report.outcome))
     student.config.dtype = dtype
     return student.to(dtype), report
 

@@ -1,6 +1,5 @@
 """Sections of YAML files: what is written is checked against a dataclass, and a wrong key or value is named."""
 
-import difflib
 import re
 import types
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,8 @@ from dataclasses import MISSING, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
+
+from hf_dwt.names import nearest
 
 
 class RecipeError(ValueError):
@@ -48,9 +49,9 @@ def check_keys(where: str, content: Mapping[str, Any], known: Sequence[str]) -> 
 
 def suggestion(given: str, known: Sequence[str]) -> str:
     """Name the nearest known key, or all of a few."""
-    close = difflib.get_close_matches(given, known, n=1)
-    if close:
-        return f"Did you mean `{close[0]}`?"
+    meant = nearest(given, known)
+    if meant is not None:
+        return f"Did you mean `{meant}`?"
     return f"Known: {', '.join(known)}." if len(known) < 30 else ""
 
 

@@ -5,12 +5,12 @@ their settings. They look at progress alone, but for `Handover`, which looks at 
 your own under a name.
 """
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol, TypeVar
 
+from hf_dwt.names import nearest
 from hf_dwt.signals import Signals, Weights, check_weight
 
 
@@ -338,6 +338,6 @@ def _check_share(name: str, share: float) -> None:
 
 
 def _suggest(given: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(given, known, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
+    meant = nearest(given, known)
+    hint = "" if meant is None else f"Did you mean {meant!r}? "
     return f"{hint}Known: {', '.join(known)}."

@@ -37,8 +37,8 @@ def test_full_logits_and_ours_are_the_same_loss() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_released_and_cached_teachers_are_compared_with_the_student_alone() -> None:
     setting = Setting(**TINY, num_steps=2, batch_size=2)
-    assert set(steps(setting, rounds=1)["arms"]) == {"alone", "taught", "released", "cached"}
-    assert memory(setting, 1)["arms"]["teacher"]["MiB"] > 0
+    assert set(steps(1, setting)["arms"]) == {"alone", "taught", "released", "cached"}
+    assert memory(1, setting)["arms"]["teacher"]["MiB"] > 0
 
 
 def test_arms_run_a_b_a_b() -> None:

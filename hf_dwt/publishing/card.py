@@ -166,7 +166,8 @@ def _student(student: Mapping[str, Any]) -> list[str]:
     if growth:
         start = (
             f"It was grown from its teacher (width `{growth['width']}`, depth `{growth['depth']}`; "
-            "`growth_plan.json` tells how, weight by weight)."
+            "`growth_plan.json` tells how, weight by weight). Before training it was "
+            f"{growth['outcome'] or 'not compared with it'}."
         )
     elif student["started_from"]:
         start = "It started from weights that had been trained before."

@@ -171,7 +171,12 @@ def write(record: Mapping[str, Any], folder: str | Path) -> None:
 def _student(student: PreTrainedModel) -> dict[str, Any]:
     plan = plan_of(student)
     config = student.config
-    growth = plan and {"teacher": plan.teacher, "width": plan.width_method, "depth": plan.depth_method}
+    growth = plan and {
+        "teacher": plan.teacher,
+        "width": plan.width_method,
+        "depth": plan.depth_method,
+        "outcome": plan.outcome,
+    }
     return {
         "architecture": type(student).__name__,
         # DeepSpeed leaves empty parameters where it has sharded them.

@@ -33,6 +33,7 @@ class GrowthPlan:
         seed: Of everything random.
         inferred: Sizes that were not given, by field.
         version: Of hf_dwt.
+        outcome: What came of it, in a line; no part of the plan proper.
 
     Example:
         >>> from hf_dwt import plan_growth
@@ -54,6 +55,7 @@ class GrowthPlan:
     seed: int
     inferred: Mapping[str, int] = field(default_factory=dict)
     version: str = __version__
+    outcome: str = field(default="", compare=False)
 
     def configs(self) -> tuple[PretrainedConfig, PretrainedConfig]:
         """The configurations of teacher and student."""

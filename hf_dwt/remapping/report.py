@@ -24,6 +24,7 @@ from hf_dwt.remapping.width import Expansion
 
 # Beyond it no large activation explains a difference in float32, in standard deviations of the logits.
 _MAY_BE_ROUNDING = 1e-2
+_VERDICTS = {True: "equal to the teacher", False: "not equal to the teacher", None: "not compared"}
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,17 @@ class RemappingReport:
     bfloat16: Difference | None = None
     warnings: tuple[str, ...] = field(default=())
 
+    @property
+    def outcome(self) -> str:
+        """Whether the student equals its teacher, how near it is, and what was taken: in a line."""
+        how_near = "" if self.difference is None else f" ({self.in_double or self.difference})"
+        return f"{_VERDICTS[self.exact]}{how_near}; of its parameters {self.shares}"
+
     def __str__(self) -> str:
         lines = [f"{self.num_parameters:,} parameters: {self.shares}"]
         widest = max(len(kind) for kind in self.modules)
         lines += [f"  {kind:<{widest}}  {shares}" for kind, shares in self.modules.items()]
-        verdict = {True: "equal to the teacher", False: "not equal to the teacher", None: "not compared"}[self.exact]
-        lines.append(f"Student: {verdict}")
+        lines.append(f"Student: {_VERDICTS[self.exact]}")
         for name, difference in (
             ("float32", self.difference),
             ("with the cache", self.cached_difference),

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from transformers import PretrainedConfig
+
+from hf_dwt.names import nearest
 
 # What the classes of transformers call one and the same size. A configuration may hold several of them (BART: encoder
 # and decoder): the first one present is read, all are written. `attribute_map` covers the names that it knows.
@@ -152,8 +153,8 @@ def _apply(config: PretrainedConfig, overrides: Mapping[str, Any]) -> None:
     known = {*config.to_dict(), *config.attribute_map}
     for name, value in overrides.items():
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else ""
+            meant = nearest(name, known)
+            hint = "" if meant is None else f" Did you mean `{meant}`?"
             raise ValueError(f"`{name}` is no field of `{type(config).__name__}`.{hint}")
         setattr(config, name, value)
     for axis in FIELDS:

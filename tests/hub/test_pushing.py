@@ -246,6 +246,7 @@ def test_record_and_card_tell_what_was_done(hub: Hub, tmp_path: Path, settings: 
     assert (data["license"], data["language"], data["datasets"]) == ("apache-2.0", "en", ["me/words"])
     metrics = {each["type"]: each["value"] for each in data["model-index"][0]["results"][0]["metrics"]}
     assert metrics["loss"] == pytest.approx(record["results"]["eval_loss"], abs=1e-6)
+    assert "Before training it was equal to the teacher (largest difference" in text
     for part in (commit, "2 optimiser steps", "grown from its teacher", "the teacher's loss on the same", "| 50% |"):
         assert part in text
     for part in ("]()", "unknown", "None", "nan", str(tmp_path)):
