@@ -32,7 +32,7 @@ class Candidate:
 
     def max_length(self, wanted: int) -> int:
         """Return how many tokens of a row can be read, at most as many as wanted."""
-        limit: int | None = self.config.get_text_config().to_dict().get("max_position_embeddings")
+        limit: int | None = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         return min(wanted, int(self.tokenizer.model_max_length), limit or wanted)
 
     def is_causal(self) -> bool:

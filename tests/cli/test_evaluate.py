@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import evaluate
 import pytest
 import yaml
 from datasets import Dataset
@@ -22,7 +21,6 @@ def setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """A model, and a suite of two tasks on words that are easy to tell apart."""
-    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.chdir(tmp_path)
     make_bert().save_pretrained("student")
     tokenizer.save_pretrained("student")

@@ -11,7 +11,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from conftest import HF_HOME
+from hub_place import HF_HOME
 from hub_server import OWNER_TOKEN, READER_TOKEN, Hub
 from tiny_runs import WORDS, make_teacher, tokenizer
 from trainer_runs import make_trainer
