@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerState
+from transformers.trainer_callback import TrainerState
 from transformers.training_args import TrainingArguments
 
 from hf_dwt.checkpoints import has_checkpoints, last_whole_checkpoint
 from hf_dwt.costs import StepCost
+from hf_dwt.self_restoring import SelfRestoring
 from hf_dwt.trainer import DWTTrainer
 
 _RESULT = "run.json"
@@ -55,7 +56,7 @@ class Run:
     curve: tuple[Point, ...]
 
 
-class Stopwatch(TrainerCallback, ExportableState):  # type: ignore[misc]
+class Stopwatch(SelfRestoring):
     """Notes the held-out loss over steps and wall-clock; a resumed run goes on where the checkpoint was written."""
 
     def __init__(self) -> None:

@@ -106,3 +106,16 @@ def test_taught_steps_are_those_in_which_the_teacher_was_asked(
     settings: dict[str, object], expected: int, tmp_path: Path
 ) -> None:
     assert carry_out(trainer_in(tmp_path, **settings), "run").taught_steps == expected
+
+
+def test_a_run_that_restores_callbacks_goes_on_with_its_curve(tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2, "weighting_steps": 4}
+    first, before = trainer_in(tmp_path, **saving), Stopwatch()
+    first.add_callback(before)
+    first.train()
+    restoring = {**saving, "max_steps": 4, "restore_callback_states_from_checkpoint": True}
+    second, watch = trainer_in(tmp_path, **restoring), Stopwatch()
+    second.add_callback(watch)
+    second.train(resume_from_checkpoint=True)
+    assert [point.step for point in watch.points] == [2, 4]
+    assert watch.points[0] == before.points[0]
