@@ -159,8 +159,9 @@ class DWTTrainer(PublishingTrainer):
         positions = self._positions_of(inputs)
         outputs = model(**without_labels(inputs)) if return_outputs else None
         # First, so that what it needs on the way is gone before the student keeps activations.
-        heard = told if told is not None or not weights.soft else self._ask(inputs, positions)
-        teacher = heard if weights.soft else None
+        teacher: Head | Excerpt | None = None
+        if weights.soft:
+            teacher = self._ask(inputs, positions) if told is None else told
         student = self._head(model, inputs, positions) if outputs is None else whole_head(select(outputs[0], positions))
         factors = {"hard_loss_weight": weights.hard, "soft_loss_weight": weights.soft * self.choices.soft_loss_scale}
         settings = {"temperature": self.choices.temperature, "label_smoothing": self.args.label_smoothing_factor}

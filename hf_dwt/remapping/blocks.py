@@ -38,9 +38,7 @@ class Blocks:
     @cached_property
     def norms(self) -> list[str]:
         """Norms of the hidden units in a layer, in the order in which they first ran."""
-        parts = self.anatomy.parts.values()
-        hidden = {part.module for part in parts if part.norm is not None and part.dimensions == (_HIDDEN,)}
-        return [module for module in self.order if "*" in module and module in hidden]
+        return [module for module in self.order if "*" in module and module in self._hidden_norms]
 
     @cached_property
     def order(self) -> list[str]:
@@ -55,9 +53,12 @@ class Blocks:
             if "*" in module:
                 break
             before.append(module)
-        norms = [module for module in before if module in self.anatomy.flow.norms]
-        hidden = {part.module for part in self.anatomy.parts.values() if part.norm and part.dimensions == (_HIDDEN,)}
-        return next((module for module in norms if module in hidden), None)
+        return next((module for module in before if module in self._hidden_norms), None)
+
+    @cached_property
+    def _hidden_norms(self) -> set[str]:
+        parts = self.anatomy.parts.values()
+        return {part.module for part in parts if part.norm is not None and part.dimensions == (_HIDDEN,)}
 
     def _last_writer(self, modules: list[str]) -> str:
         """What the norm after these modules normalises besides the residual stream, '' if nothing was found."""

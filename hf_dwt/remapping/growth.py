@@ -110,8 +110,8 @@ class Growth:
         number, layer = self._layer(name)
         if number is None or layer is None:
             return self._grown(name, name)
-        number = affine_source(self.plan.layers, number) if self._is_last_norm(name) else layer.source
-        source = self._named(name, layer.source if number is None else number)
+        affine = affine_source(self.plan.layers, number) if self._is_last_norm(name) else None
+        source = self._named(name, layer.source if affine is None else affine)
         grown = self._grown(source, name)
         if self.plan.width_method == "aki" and layer.source + 1 < self.old["layers"]:
             grown = self._with_next_layer(grown, self._named(name, layer.source + 1), name)
@@ -239,9 +239,9 @@ class Growth:
 
     def _silent(self, grown: Tensor, name: str) -> Tensor:
         part = self.anatomy.part(kind_of(name), self.plan.choices)
-        is_norm_weight = part.norm is not None and part.roles == ("norm",)
-        ones = is_norm_weight and part.norm is not None and not part.norm.adds_one
-        return torch.ones_like(grown) if ones else torch.zeros_like(grown)
+        if part.norm is not None and part.roles == ("norm",) and not part.norm.adds_one:
+            return torch.ones_like(grown)
+        return torch.zeros_like(grown)
 
     def shares(self, name: str) -> Shares:
         """Where the entries of a parameter come from."""
