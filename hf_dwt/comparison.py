@@ -1,7 +1,6 @@
 """A student with and without its teacher, at equal steps and at equal cost, the teacher's included."""
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from transformers.training_args import TrainingArguments
 
 from hf_dwt.checkpoints import has_checkpoints, last_whole_checkpoint
 from hf_dwt.costs import StepCost
-from hf_dwt.self_restoring import SelfRestoring
+from hf_dwt.self_restoring import Clock, SelfRestoring
 from hf_dwt.trainer import DWTTrainer
 
 _RESULT = "run.json"
@@ -61,34 +60,31 @@ class Stopwatch(SelfRestoring):
 
     def __init__(self) -> None:
         self.points: list[Point] = []
-        self._seconds_before = 0.0
-        self._started: float | None = None
+        self._clock = Clock()
 
     @property
     def seconds(self) -> float:
-        """Wall-clock of training so far."""
-        running = 0.0 if self._started is None else time.perf_counter() - self._started
-        return self._seconds_before + running
+        """Wall-clock of training so far, without evaluations."""
+        return self._clock.seconds
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Start, from what the checkpoint noted if the run is resumed."""
-        saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}) if state.global_step else {}
-        self._seconds_before = saved.get("seconds", 0.0)
+        saved = self.saved_in(state)
         self.points = [Point(**point) for point in saved.get("points", [])]
-        self._started = time.perf_counter()
-        state.stateful_callbacks[type(self).__name__] = self.state()
+        self._clock.start(saved.get("seconds", 0.0))
+        self.keep_in(state)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: Any, metrics: dict[str, float], **_: Any
     ) -> None:
         """Note the loss; the time of the evaluation itself does not count."""
-        self._seconds_before -= metrics["eval_runtime"] if self._started is not None else 0.0
+        self._clock.leave_out(metrics["eval_runtime"])
         point = Point(state.global_step, self.seconds, metrics["eval_loss"])
         self.points = [each for each in self.points if each.step != point.step] + [point]
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Stop."""
-        self._seconds_before, self._started = self.seconds, None
+        self._clock.stop()
 
     def state(self) -> dict[str, Any]:
         """Return what is saved."""

@@ -62,9 +62,9 @@ class Course(SelfRestoring):
         # A hyperparameter search changes the arguments of a trainer that is there already.
         self._policy, self._begun = self._choices.policy(), None
         self._warmup_steps = args.get_warmup_steps(state.max_steps)
-        saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}) if state.global_step else {}
+        saved = self.saved_in(state)
         self.record = Record(**{**saved, "gaps": tuple(saved.get("gaps", ()))})
-        state.stateful_callbacks[type(self).__name__] = self.state()
+        self.keep_in(state)
 
     def state(self) -> dict[str, Any]:
         """Return what is saved."""

@@ -4,7 +4,6 @@ import weakref
 from typing import Any, Protocol
 
 from transformers.trainer_callback import (
-    ExportableState,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -12,6 +11,7 @@ from transformers.trainer_callback import (
 from transformers.training_args import TrainingArguments
 
 from hf_dwt.arguments import DistillationArguments
+from hf_dwt.self_restoring import SelfRestoring
 from hf_dwt.weighting import uses_progress
 
 
@@ -59,7 +59,7 @@ class TrainerEvents(TrainerCallback):  # type: ignore[misc]
         self._listener.refuse_broken_teacher()
 
 
-class WeightingHorizon(TrainerCallback, ExportableState):  # type: ignore[misc]
+class WeightingHorizon(SelfRestoring):
     """Keeps the horizon of the weighting policy in the checkpoints, and refuses to change it unnoticed."""
 
     def __init__(self) -> None:
@@ -74,14 +74,14 @@ class WeightingHorizon(TrainerCallback, ExportableState):  # type: ignore[misc]
         choices = args if isinstance(args, DistillationArguments) else DistillationArguments()
         requested = choices.weighting_steps
         self.steps = requested or state.max_steps
-        saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}).get("steps")
-        changed = state.global_step and saved not in (None, self.steps) and requested is None
+        saved = self.saved_in(state).get("steps")
+        changed = saved not in (None, self.steps) and requested is None
         if changed and uses_progress(choices.policy()):
             raise ValueError(
                 f"The checkpoint's soft-loss weight runs over {saved} steps, this run has {self.steps}. Set "
                 f"`weighting_steps={saved}` to keep its course, or `weighting_steps={self.steps}` to change it."
             )
-        state.stateful_callbacks[type(self).__name__] = self.state()
+        self.keep_in(state)
 
     def state(self) -> dict[str, Any]:
         """Return what is saved."""

@@ -11,6 +11,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import datasets
 import huggingface_hub
@@ -46,6 +47,15 @@ def _reproducible_and_quiet() -> None:
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     logging.warning_once.cache_clear()
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The empty cache of packages, and a pip that knows of no index."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    return tmp_path / "cache" / "hf_dwt" / "wheels"
 
 
 @pytest.fixture(scope="session")

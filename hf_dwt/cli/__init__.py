@@ -13,43 +13,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; errors of the user's are told in one line, with exit status 2."""
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
-    if rest and known.command in ("demo", "evaluate"):
+    own = vars(known)
+    command = own.pop("command")
+    if rest and command in ("demo", "evaluate"):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     try:
-        if known.command == "train":
+        if command == "train":
             from hf_dwt.cli.train import train
 
-            train(known.recipe, rest, dry_run=known.dry_run, baseline=known.baseline, resume=known.resume)
-        elif known.command == "assess":
+            train(own.pop("recipe"), rest, **own)
+        elif command == "assess":
             from hf_dwt.cli.assess import assess
 
-            how = {"standalone_loss": known.standalone_loss, "baseline": known.baseline, "as_json": known.json}
-            assess(known.recipe, rest, **how)
-        elif known.command == "grow":
+            assess(own.pop("recipe"), rest, **own)
+        elif command == "grow":
             from hf_dwt.cli.grow import grow
 
-            own = vars(known)
-            own.pop("command")
             grow(own.pop("teacher"), rest, **own)
-        elif known.command == "evaluate":
+        elif command == "evaluate":
             from hf_dwt.cli.evaluate import evaluate
 
-            own = vars(known)
-            own.pop("command")
             evaluate(own.pop("models"), **own)
         else:
             from hf_dwt.cli.demo import demo
 
-            demo(
-                causal=known.causal,
-                student_size=known.student_size,
-                seed=known.seed,
-                minutes=known.minutes,
-                steps=known.steps,
-                folder=known.output,
-                prepare_only=known.prepare_only,
-                grow=known.grow,
-            )
+            demo(folder=own.pop("output"), **own)
     except (ValueError, OSError, ImportError) as error:
         print(f"hf-dwt: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -92,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="take that loss from a run of `train --baseline` (default: the recipe's own output folder)",
     )
-    assess.add_argument("--json", action="store_true", help="print JSON")
+    assess.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
 
     grow = commands.add_parser(
         "grow",

@@ -1,6 +1,5 @@
 """What a run has taken so far, over interruptions: wall-clock and tokens."""
 
-import time
 from typing import Any
 
 from torch import Tensor
@@ -8,7 +7,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.training_args import TrainingArguments
 
 from hf_dwt.losses import IGNORED_LABEL
-from hf_dwt.self_restoring import SelfRestoring
+from hf_dwt.self_restoring import Clock, SelfRestoring
 
 
 class Tally(SelfRestoring):
@@ -22,14 +21,12 @@ class Tally(SelfRestoring):
         self.teacher_commit = teacher_commit
         self.tokens = 0
         self.shape: tuple[int, int, int] | None = None
-        self._seconds_before = 0.0
-        self._started: float | None = None
+        self._clock = Clock()
 
     @property
     def seconds(self) -> float:
         """Wall-clock of training, evaluations and saves included."""
-        running = 0.0 if self._started is None else time.perf_counter() - self._started
-        return self._seconds_before + running
+        return self._clock.seconds
 
     def add(self, tokens: Tensor, labels: Tensor | None) -> None:
         """Count a micro-batch of this rank, its padding included; the first one's shape and positions are kept."""
@@ -44,21 +41,20 @@ class Tally(SelfRestoring):
         Raises:
             ValueError: If the run was begun with another commit of the teacher.
         """
-        name = type(self).__name__
-        saved = state.stateful_callbacks.get(name, {}).get("attributes", {}) if state.global_step else {}
-        self.tokens, self._seconds_before = saved.get("tokens", 0), saved.get("seconds", 0.0)
+        saved = self.saved_in(state)
+        self.tokens = saved.get("tokens", 0)
         before = saved.get("teacher_commit")
         if before is not None and self.teacher_commit not in (None, before):
             raise ValueError(
                 f"The checkpoint was taught by commit {before}, this run has {self.teacher_commit}: its branch has "
                 f"moved. `load_teacher(..., revision={before!r})` takes the one that it began with."
             )
-        self._started = time.perf_counter()
-        state.stateful_callbacks[name] = self.state()
+        self._clock.start(saved.get("seconds", 0.0))
+        self.keep_in(state)
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Stop."""
-        self._seconds_before, self._started = self.seconds, None
+        self._clock.stop()
 
     def state(self) -> dict[str, Any]:
         """Return what is saved."""

