@@ -21,9 +21,9 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertFo
 
 from benchmarks.measuring import PeakMemory, in_turn, peak_in_child, run_sections, summary
 from hf_dwt import DWTTrainer, DWTTrainingArguments, from_weak_teacher
-from hf_dwt.cli.demo_inputs import convert_smiles_model, prepare_molecules, prepare_speeches
+from hf_dwt.cli.demo_inputs import ALBERT, convert_smiles_model, prepare_molecules, prepare_speeches
 from hf_dwt.data import to_sentences
-from hf_dwt.packages import Wheel, fetch
+from hf_dwt.packages import RXNMAPPER, Wheel, fetch
 
 TOLERANCE = 1e-4  # standard deviations of the outputs
 NUM_COMPARED = 64
@@ -61,8 +61,8 @@ PUBLISHED = {
         {"hidden_size": 512, "num_hidden_layers": 14},
     ),
     "rxnmapper": Published(
-        Wheel("rxnmapper", "0.4.3", "27876a4286881aafd286fd6f24a6a56a4ca6ba22d68e035a0ea120106c541ba5"),
-        "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k",
+        RXNMAPPER,
+        ALBERT,
         {"hidden_size": 512},
     ),
 }

@@ -1,10 +1,14 @@
 """Data and models that lie inside packages: fetched by name, version and hash, read, never run."""
 
+import csv
+import gzip
+import io
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import ZipFile
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,21 @@ class Wheel:
     name: str
     version: str
     sha256: str
+
+
+RXNMAPPER = Wheel("rxnmapper", "0.4.3", "27876a4286881aafd286fd6f24a6a56a4ca6ba22d68e035a0ea120106c541ba5")
+MOLSETS = Wheel("molsets", "0.3.1", "7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34")
+
+
+def read_molecules(split: str) -> list[str]:
+    """SMILES of a split of MOSES, 'train' or 'test', which lies in `molsets`.
+
+    Raises:
+        OSError: If the package cannot be had.
+    """
+    with ZipFile(fetch(MOLSETS)) as wheel:
+        text = gzip.decompress(wheel.read(f"moses/dataset/data/{split}.csv.gz")).decode()
+    return [row["SMILES"] for row in csv.DictReader(io.StringIO(text))]
 
 
 def fetch(wheel: Wheel) -> Path:

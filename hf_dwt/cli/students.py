@@ -14,10 +14,11 @@ from transformers import (
     set_seed,
 )
 
-from hf_dwt.cli.recipe import Recipe, RecipeError, config_fields, reading, suggestion
+from hf_dwt.cli.recipe import Recipe, config_fields, reading
 from hf_dwt.factory import from_weak_teacher
 from hf_dwt.language_models import Kind, architecture_kind
 from hf_dwt.remapping.sizes import grown_config
+from hf_dwt.sections import RecipeError, suggestion
 from hf_dwt.teacher import Teacher
 
 _MODEL_CLASSES = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}

@@ -8,7 +8,7 @@ from rich.table import Table
 from transformers import PreTrainedConfig
 
 from hf_dwt.cli.inputs import read_inputs
-from hf_dwt.cli.recipe import Recipe, RecipeError, read_recipe
+from hf_dwt.cli.recipe import Recipe, read_recipe
 from hf_dwt.cli.runs import (
     arguments_for,
     comparison_table,
@@ -22,6 +22,7 @@ from hf_dwt.cli.students import num_parameters, objective_of, read_teacher_confi
 from hf_dwt.comparison import summary
 from hf_dwt.costs import StepCost
 from hf_dwt.language_models import Kind
+from hf_dwt.sections import RecipeError
 from hf_dwt.signals import Signals
 
 _UNKNOWN = "unknown until read"

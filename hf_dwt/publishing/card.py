@@ -1,7 +1,7 @@
 """The model card: what a stranger has to know before using a student, from its record alone."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData, constants
@@ -144,7 +144,7 @@ def _teacher(teacher: Mapping[str, Any]) -> list[str]:
     if teacher["commit"]:
         return [f"[{teacher['name']}]({constants.ENDPOINT}/{teacher['name']}), commit `{teacher['commit']}`: {size}."]
     if teacher["name"]:
-        return [f"A folder named `{re.split(r'[/]', teacher['name'].rstrip('/'))[-1]}`, which is not public: {size}."]
+        return [f"A folder named `{Path(teacher['name']).name}`, which is not public: {size}."]
     return [f"A model that was passed in memory: {size}."]
 
 

@@ -7,8 +7,9 @@ import pytest
 from tiny_runs import WORDS, make_teacher, tokenizer
 
 from hf_dwt.cli.inputs import Inputs, read_inputs
-from hf_dwt.cli.recipe import RecipeError, make_recipe
+from hf_dwt.cli.recipe import make_recipe
 from hf_dwt.data import CausalCollator, MaskingCollator
+from hf_dwt.sections import RecipeError
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from hf_dwt.cli.recipe import RecipeError, make_recipe, read_recipe
+from hf_dwt.cli.recipe import make_recipe, read_recipe
+from hf_dwt.sections import RecipeError
 
 RECIPES = sorted((Path(__file__).parents[2] / "trainer_configs" / "recipes").glob("*.yaml"))
 PLAIN: dict[str, Any] = {"student": {"model_type": "bert"}, "data": {"source": "a.txt"}, "objective": "masked"}

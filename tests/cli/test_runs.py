@@ -10,10 +10,11 @@ from tiny_runs import WORDS, largest_difference, make_teacher, tokenizer, weight
 
 from hf_dwt import DWTTrainer
 from hf_dwt.cli.inputs import Inputs, read_inputs
-from hf_dwt.cli.recipe import CacheSection, Recipe, RecipeError, make_recipe
+from hf_dwt.cli.recipe import CacheSection, Recipe, make_recipe
 from hf_dwt.cli.runs import comparison_table, make_trainer, mean_length, run_student, score_teacher, step_cost
 from hf_dwt.comparison import Run
 from hf_dwt.costs import StepCost
+from hf_dwt.sections import RecipeError
 
 
 @pytest.fixture

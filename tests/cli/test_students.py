@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import BertConfig, GPT2Config
 
-from hf_dwt.cli.recipe import Recipe, RecipeError, make_recipe
+from hf_dwt.cli.recipe import Recipe, make_recipe
 from hf_dwt.cli.students import build_student, new_model, num_parameters, objective_of, student_config
+from hf_dwt.sections import RecipeError
 from hf_dwt.teacher import Teacher
 
 TEACHER = BertConfig(
