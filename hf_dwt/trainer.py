@@ -7,18 +7,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler, find_batch_size
-from transformers.trainer_utils import EvalLoopOutput, has_length
+from transformers.trainer_pt_utils import find_batch_size
+from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from hf_dwt import checkpoints, compatibility
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.cached_teaching import CachedTeaching, TeacherSource, losses_against, make_teaching
-from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch
+from hf_dwt.collators import choose_collator, set_epoch
 from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
+from hf_dwt.feeding import FeedingTrainer
 from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, share_of_step
@@ -26,20 +27,18 @@ from hf_dwt.positions import Positions, has_labels, num_positions, positions_of,
 from hf_dwt.preflight import first_batches
 from hf_dwt.probe import Probe
 from hf_dwt.publishing.record import TeacherFacts
-from hf_dwt.publishing.trainer import PublishingTrainer
 from hf_dwt.remapping.verify import evaluating
-from hf_dwt.sampling import probe_data, sampled_by
+from hf_dwt.sampling import probe_data
 from hf_dwt.signals import Weights
 from hf_dwt.teacher import Teacher
 from hf_dwt.teaching import Teaching
 from hf_dwt.topk_losses import Excerpt
 from hf_dwt.training_log import TrainingLog
-from hf_dwt.workers import with_own_seed
 
 logger = logging.get_logger(__name__)
 
 
-class DWTTrainer(PublishingTrainer):
+class DWTTrainer(FeedingTrainer):
     """`Trainer` that blends the language-modelling loss with what a smaller, frozen teacher predicts.
 
     Everything that `Trainer` takes keeps its name, position, default and meaning. Without a teacher it trains the
@@ -92,7 +91,6 @@ class DWTTrainer(PublishingTrainer):
     """
 
     compute_metrics: Any
-    data_collator: Any
     loss_is_scaled_for_ga: bool | None
 
     def __init__(
@@ -112,8 +110,6 @@ class DWTTrainer(PublishingTrainer):
         self._teaching: Teaching | CachedTeaching | None = None
         self._probe: Probe | None = None
         self._held_out_sums: list[Tensor] = []
-        self._order: torch.Generator | None = None
-        self._data_seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         takes_users_loss = self.compute_loss_func is not None and teacher is None
         self.kind = None if takes_users_loss else language_model_kind(self.model)
         if self.kind is None:
@@ -133,7 +129,7 @@ class DWTTrainer(PublishingTrainer):
             train_dataset=self.train_dataset,
             eval_dataset=self.eval_dataset,
             processing_class=self.processing_class,
-            seed=self._data_seed,
+            seed=self.data_seed,
         )
         if teacher is None:
             compatibility.warn_of_unused_choices(self.choices)
@@ -219,19 +215,22 @@ class DWTTrainer(PublishingTrainer):
     def before_training(self) -> None:
         """Check data and teacher before the first step; a `ValueError` says what is wrong with them."""
         self._training_log = TrainingLog()
-        sampled = self._look_at(self.train_dataset)
+        sampled = self.look_at(self.train_dataset)
         batches = [] if sampled is None else first_batches(sampled, self._positions_of)
         self._let_go_of_the_unneeded()
         if self._teaching is not None and not self.weights().for_good:
             student = None if self.state.global_step else self.model
             self._teaching.introduce(list(map(self._prepare_inputs, batches)), self._positions_of, student)
             if self.course.follows_gap:
-                self._probe = self._teaching.new_probe(self._look_at(probe_data(self)), self._positions_of)
+                self._probe = self._teaching.new_probe(self.look_at(probe_data(self)), self._positions_of)
+
+    def training_collator(self, collator: Any, dataset: Any) -> Any:
+        """What makes batches of the training data, with what a cached teacher says of them."""
+        return collator if self._teaching is None else self._teaching.collator(collator, dataset)
 
     def before_epoch(self, epoch: int) -> None:
         """Draw new masks, and a new order of grouped lengths."""
-        if self._order is not None:
-            self._order.manual_seed(self._data_seed + epoch)
+        self.begin_order(epoch)
         set_epoch(self.data_collator, self._teaching.epoch_of_masks(epoch) if self._teaching is not None else epoch)
 
     def before_step(self) -> None:
@@ -255,35 +254,6 @@ class DWTTrainer(PublishingTrainer):
         broken = self._training_log.num_broken_positions(self.accelerator.reduce)
         if broken and self._teaching is not None:
             self._teaching.refuse_as_broken(broken)
-
-    def _get_dataloader(self, dataset: Any, *args: Any, sampler_fn: Any = None, **kwargs: Any) -> Any:
-        """Evaluate with the same masks each time, and let samplers see the length column that `Trainer` drops."""
-        if self.kind is None:
-            return super()._get_dataloader(dataset, *args, sampler_fn=sampler_fn, **kwargs)
-        sampler = None if sampler_fn is None else lambda _: sampler_fn(dataset)
-        collator = self.data_collator
-        if not kwargs.get("is_training"):
-            self.data_collator = evaluation_collator(collator, self.args.seed)
-        elif self._teaching is not None:
-            self.data_collator = self._teaching.collator(collator, dataset)
-        try:
-            return with_own_seed(super()._get_dataloader(dataset, *args, sampler_fn=sampler, **kwargs), self._data_seed)
-        finally:
-            self.data_collator = collator
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """Make the order of grouped lengths depend on seed and epoch alone."""
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        if self.kind is not None and has_length(dataset) and not len(dataset):
-            raise ValueError("`train_dataset` is empty.")
-        sampler = super()._get_train_sampler(dataset)
-        if self.kind is not None and isinstance(sampler, LengthGroupedSampler):
-            # It would draw from the global generator, which a resumed run restores too late.
-            sampler.generator = self._order = torch.Generator()
-        return sampler
-
-    def _look_at(self, dataset: Any) -> Any:
-        return sampled_by(self, dataset, evaluation_collator(self.data_collator, self.args.seed))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the two losses, the weight and the gap to what `Trainer` logs of training."""

@@ -34,6 +34,7 @@ FLOORS = [
     {"preflight", "training_log", "events", "checkpoints", "workers", "course"},
     {"collators"},
     {"publishing"},
+    {"feeding"},
     {"compatibility", "cache"},
     {"teaching"},
     {"cached_teaching"},

@@ -77,8 +77,10 @@ def test_heads_that_are_run_in_parts_change_no_result(
     assert len(calls) >= 40, "student and teacher, two micro-batches a step, of which some have few positions"
     difference = largest_difference(parts[0], whole[0])
     assert difference < (1e-2 if "bf16" in settings else 1e-5)
+    # Rounding to bfloat16 makes logits equal, and which of them comes first is a matter of the processor.
+    kinds = ("loss", "gap") if "bf16" in settings else ("loss", "gap", "agreement")
     for ours, theirs in [*zip(parts[1], whole[1], strict=True), (parts[2], whole[2])]:
-        names = {name for name in theirs if "loss" in name or "gap" in name or "agreement" in name}
+        names = {name for name in theirs if any(each in name for each in kinds)}
         for name in names:
             assert ours[name] == pytest.approx(theirs[name], rel=5e-2 if "bf16" in settings else 1e-5, abs=1e-5), name
 
