@@ -149,7 +149,7 @@ def losses_against(
         settings: Those of `fused_losses`.
     """
     if isinstance(teacher, Excerpt):
-        losses = excerpt_losses(student_logits, teacher[rows], labels, **settings)
+        losses = excerpt_losses(student_logits, teacher[rows], labels, settings["label_smoothing"])
         return losses, labels < teacher.num_shared_tokens
     teacher_logits = None if teacher is None else teacher.logits(rows)
     losses = fused_losses(student_logits, teacher_logits, labels, **settings)

@@ -77,7 +77,7 @@ class _FusedLosses(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         blocks = [
             _losses_of_block(*each, temperature=temperature, label_smoothing=label_smoothing)
-            for each in _blocks(student_logits, teacher_logits, labels)
+            for each in in_blocks(student_logits, teacher_logits, labels)
         ]
         hard, soft, teacher_hard, finite = (torch.cat(columns) for columns in zip(*blocks, strict=True))
         ctx.save_for_backward(student_logits, teacher_logits, labels)
@@ -94,15 +94,21 @@ class _FusedLosses(torch.autograd.Function):
         num_shared = 0 if teacher_logits is None else teacher_logits.shape[-1]
         soft_N = soft_grad.masked_fill(labels >= num_shared, 0.0)
         gradient_NV, start = torch.empty_like(student_logits), 0
-        for each in _blocks(student_logits, teacher_logits, labels, hard_N[:, None], soft_N[:, None]):
+        for each in in_blocks(student_logits, teacher_logits, labels, hard_N[:, None], soft_N[:, None]):
             gradient = _gradient_of_block(*each, temperature=temperature, label_smoothing=label_smoothing)
             gradient_NV[start : start + len(gradient)] = gradient
             start += len(gradient)
         return gradient_NV, None, None, None, None
 
 
-def _blocks(student_logits: Tensor, teacher_logits: Tensor | None, *columns: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Rows that are taken together; at least one block, the logits in float32."""
+def in_blocks(student_logits: Tensor, teacher_logits: Tensor | None, *columns: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Rows that are taken together: at least one block, of both logits in float32, then of the columns.
+
+    Args:
+        student_logits: Shape (positions, vocabulary).
+        teacher_logits: Shape (positions, shared tokens), or None.
+        columns: Each of shape (positions, ...).
+    """
     num_rows, vocab_size = student_logits.shape
     most = _BLOCK_ON_CPU if student_logits.device.type == "cpu" else _BLOCK_ELSEWHERE
     size = max(1, most // vocab_size)

@@ -5,7 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from hf_dwt import fused_losses as fused_losses_room
 from hf_dwt.fused_losses import fused_losses
 from hf_dwt.losses import soft_loss
 from hf_dwt.topk_losses import Excerpt, excerpt_losses, excerpt_of, top_k_soft_loss
@@ -75,6 +77,46 @@ def test_all_losses_are_those_of_the_logits_where_all_tokens_are_kept() -> None:
     ours = excerpt_losses(student, excerpt_of(teacher, asked, 30), asked)
     for mine, expected in zip(ours, fused_losses(student, teacher, asked), strict=True):
         assert torch.allclose(mine.float(), expected.float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("scale", [2.0, 60.0], ids=["usual", "certain"])
+@pytest.mark.parametrize(("num_shared", "top_k"), [(30, 1), (30, 7), (30, 30), (26, 7), (26, 26)])
+def test_one_pass_has_the_values_and_gradients_of_the_plain_forms(
+    num_shared: int, top_k: int, scale: float, smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused_losses_room, "_BLOCK_ON_CPU", 2 * 30)
+    teacher, asked = logits(vocabulary=num_shared, seed=1, scale=scale), torch.tensor([0, 5, 25, 29, -100, 2])
+    kept = excerpt_of(teacher, asked.clamp_min(0), top_k)
+    # Half of the mass that was kept: what comes back from float16 need not sum to 1 either.
+    kept = Excerpt(num_shared, kept.ids.int(), kept.logs - 0.5, kept.rest, kept.label_logs)
+    one, other = logits(scale=scale).requires_grad_(), logits(scale=scale).requires_grad_()
+    losses = excerpt_losses(one, kept, asked, smoothing)
+    hard = cross_entropy(other, asked, reduction="none", label_smoothing=smoothing)
+    soft = top_k_soft_loss(other, kept).where(asked < num_shared, 0.0)
+    for ours, expected in ((losses.hard, hard), (losses.soft, soft)):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    (losses.hard @ torch.arange(6.0) + 3 * losses.soft.sum()).backward()
+    (hard @ torch.arange(6.0) + 3 * soft.sum()).backward()
+    assert float(other.grad.abs().max()) > 0.1
+    torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    student, kept = logits(scale=4.0).bfloat16().requires_grad_(), excerpt_of(logits(seed=1), labels(), 4)
+    losses = excerpt_losses(student, kept, labels())
+    exact = excerpt_losses(student.float(), kept, labels())
+    assert torch.equal(losses.hard, exact.hard)
+    assert torch.equal(losses.soft, exact.soft)
+    losses.soft.sum().backward()
+    assert student.grad.dtype == torch.bfloat16
+
+
+def test_no_position_at_all_has_no_loss() -> None:
+    student, none = logits().requires_grad_(), slice(0)
+    losses = excerpt_losses(student[none], excerpt_of(logits(seed=1), labels(), 4)[none], labels()[none])
+    (losses.hard.sum() + losses.soft.sum()).backward()
+    assert student.grad.abs().sum() == 0
 
 
 def test_what_is_not_finite_is_noticed() -> None:

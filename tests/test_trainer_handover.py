@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def test_the_teacher_is_let_go_when_the_student_has_overtaken_and_its_memory_is_
     spoke = ["soft_loss" in logs for logs in training_logs(trainer)]
     assert spoke == [step < RELEASED_BEFORE for step in range(len(spoke))]
     softs = [logs["soft_loss_weight"] for logs in training_logs(trainer)]
-    assert softs == sorted(softs, reverse=True)
+    # A mean over positions is rounded.
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(softs))
     assert len(set(softs)) > 3
     assert max(gaps(trainer)[-2:]) <= 0.1 < max(gaps(trainer)[-3:-1])
 
