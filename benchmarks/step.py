@@ -17,9 +17,9 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from benchmarks.measuring import PeakMemory, in_turn, peak_in_child, run_sections, summary
-from benchmarks.step_arms import Arms, Setting
+from benchmarks.step_arms import NUM_FIRST_STEPS, Arms, Setting
 from benchmarks.step_causal import FORMS, measure_form
-from benchmarks.step_text import sentences
+from benchmarks.step_text import grouped_batches
 
 
 def masked(rounds: int) -> dict[str, Any]:
@@ -33,12 +33,13 @@ def low_precision(rounds: int) -> dict[str, Any]:
 
 
 def of_sentences(rounds: int) -> dict[str, Any]:
-    """The paper's shape on sentences of natural lengths, grouped by length and padded by all arms."""
-    setting = Setting(batch_size=32, arguments={"train_sampling_strategy": "group_by_length"})
-    data = sentences(setting)
-    lengths = data["length"]
+    """The paper's shape on sentences of natural lengths, the same batches of similar lengths for all arms."""
+    setting = Setting(batch_size=32, num_steps=4, arguments={"train_sampling_strategy": "sequential"})
+    data = grouped_batches(setting)
+    counted = data["length"][NUM_FIRST_STEPS * setting.batch_size :]
+    padded = [max(counted[start : start + setting.batch_size]) for start in range(0, len(counted), setting.batch_size)]
     result = compare(setting, ["stock", "tutorial", "alone", "taught"], rounds, data)
-    return result | {"mean length": statistics.mean(lengths), "longest": max(lengths)}
+    return result | {"mean length": statistics.mean(counted), "mean padded length": statistics.mean(padded)}
 
 
 def compare(setting: Setting, names: list[str], rounds: int, dataset: Dataset | None = None) -> dict[str, Any]:
