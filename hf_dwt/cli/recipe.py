@@ -42,6 +42,7 @@ class TokenizerSection:
     """A tokenizer to load by name, or the arguments of `train_tokenizer`. Default: the teacher's."""
 
     name: str | None = None
+    revision: str | None = None
     kind: Literal["wordpiece", "bpe"] = "wordpiece"
     vocab_size: int = 30_522
 

@@ -21,11 +21,15 @@ from hf_dwt.cli.recipe import GrowthSection, Recipe, reading
 from hf_dwt.cli.students import build_student, student_config
 from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, operations
 from hf_dwt.costs import StepCost, configured_flops
+from hf_dwt.hub.push import Target, failure, prepare, push_or_tell
 from hf_dwt.language_models import Kind
+from hf_dwt.publishing.comparison import add_comparison
 from hf_dwt.sections import RecipeError
 from hf_dwt.teacher import Teacher
 from hf_dwt.trainer import DWTTrainer
 
+# Only the recipe's student is pushed, not its twins, nor what is measured or scored.
+UNPUBLISHED = {"push_to_hub": False}
 # Ten points make a curve; a recipe may say otherwise.
 _DEFAULT_ARGUMENTS = {"output_dir": "student", "eval_strategy": "steps", "eval_steps": 0.1, "logging_steps": 0.01}
 
@@ -80,7 +84,37 @@ def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False) -> Run:
         raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or another `--output-dir`.")
     has_teacher = inputs.teacher is not None
     trainer = make_trainer(recipe, inputs, with_teacher=has_teacher)
-    return carry_out(trainer, "with teacher" if has_teacher else "alone", resume)
+    run = carry_out(trainer, "with teacher" if has_teacher else "alone", resume)
+    if trainer.state.log_history:
+        # Else it was finished before, and has its card.
+        trainer.create_model_card(model_name=_target(trainer.args).repo_id.split("/")[-1])
+    return run
+
+
+def publish_comparison(recipe: Recipe, twins: Sequence[Run]) -> None:
+    """Tell in the student's record and card how it fares alone; where it was pushed they follow, one small commit.
+
+    The student itself is not kept waiting for that: its twins may take longer than it did.
+
+    Raises:
+        PushFailed: If they could not be pushed.
+    """
+    args = arguments_for(recipe)
+    if args.process_index > 0:
+        return
+    target = _target(args)
+    files = add_comparison(args.output_dir, [asdict(run) for run in twins], target.repo_id.split("/")[-1])
+    if args.push_to_hub:
+        try:
+            target = prepare(target, args.hub_private_repo)
+        except OSError as error:
+            raise failure(error, target, args.output_dir) from error
+        push_or_tell(files, target, "Tell how the student fares alone", args.output_dir)
+
+
+def _target(args: DWTTrainingArguments) -> Target:
+    name = args.hub_model_id or Path(args.output_dir).absolute().name
+    return Target(name, args.hub_revision or "main", args.hub_token)
 
 
 def run_twins(recipe: Recipe, inputs: Inputs, distilled: Run, cost: StepCost | None, resume: bool = False) -> list[Run]:
@@ -91,7 +125,8 @@ def run_twins(recipe: Recipe, inputs: Inputs, distilled: Run, cost: StepCost | N
     runs = []
     for name, steps in budgets.items():
         folder = Path(arguments_for(recipe).output_dir) / name.replace(", ", "-").replace(" ", "-")
-        trainer = make_trainer(recipe, inputs, with_teacher=False, output_dir=str(folder), max_steps=steps)
+        changes = {"output_dir": str(folder), "max_steps": steps}
+        trainer = make_trainer(recipe, inputs, with_teacher=False, **changes, **UNPUBLISHED)
         runs.append(carry_out(trainer, name, resume and can_resume(folder)))
     return runs
 
@@ -100,7 +135,8 @@ def run_grown(recipe: Recipe, inputs: Inputs, steps: int, method: str = "exact")
     """Train the same student alone on the same batches, grown from the teacher instead of at random."""
     folder = Path(arguments_for(recipe).output_dir) / "grown"
     grown = replace(recipe, growth=GrowthSection(method))
-    trainer = make_trainer(grown, inputs, with_teacher=False, output_dir=str(folder), max_steps=steps)
+    changes = {"output_dir": str(folder), "max_steps": steps}
+    trainer = make_trainer(grown, inputs, with_teacher=False, **changes, **UNPUBLISHED)
     return carry_out(trainer, "grown, alone")
 
 
@@ -109,7 +145,7 @@ def score_teacher(recipe: Recipe, inputs: Inputs) -> Run:
     assert inputs.teacher is not None
     trainer = DWTTrainer(
         inputs.teacher.model,
-        arguments_for(_without_distillation(recipe)),
+        arguments_for(_without_distillation(recipe), **UNPUBLISHED),
         inputs.collator,
         eval_dataset=inputs.evaluation,
         processing_class=inputs.tokenizer,

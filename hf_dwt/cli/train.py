@@ -13,12 +13,13 @@ from hf_dwt.cli.runs import (
     arguments_for,
     comparison_table,
     mean_length,
+    publish_comparison,
     run_student,
     run_twins,
     score_teacher,
     step_cost,
 )
-from hf_dwt.cli.students import num_parameters, objective_of, read_teacher_config, student_config
+from hf_dwt.cli.students import num_parameters, objective_of, pinned, read_teacher_config, student_config
 from hf_dwt.comparison import summary
 from hf_dwt.costs import StepCost
 from hf_dwt.language_models import Kind
@@ -49,6 +50,7 @@ def train(recipe_path: str | Path, options: Sequence[str] = (), *, dry_run: bool
     if dry_run:
         console.print(_forecast(recipe))
         return
+    recipe = pinned(recipe)
     inputs = read_inputs(recipe, args.seed)
     run = run_student(recipe, inputs, resume)
     teacher_config = inputs.teacher and inputs.teacher.model.config
@@ -59,11 +61,13 @@ def train(recipe_path: str | Path, options: Sequence[str] = (), *, dry_run: bool
     console.print(comparison_table([run, *twins], teacher, cost))
     for line in summary(run, *twins) if twins else ():
         console.print(line)
-    console.print(f"The student is in {args.output_dir}.")
+    publish_comparison(recipe, twins)
+    console.print(f"The student is in {args.output_dir}, with its card.")
 
 
 def _forecast(recipe: Recipe) -> Table:
     """What a run would be, from configurations alone."""
+    recipe = pinned(recipe)
     teacher, args = read_teacher_config(recipe), arguments_for(recipe)
     kind = objective_of(recipe, teacher)
     student = student_config(recipe, teacher)

@@ -2,9 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import (
@@ -28,7 +27,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from hf_dwt.hub.transience import Patience, is_transient, patiently, status_of
 
-_CONFIG = "config.json"
+_CONFIG, _TOKENIZER = "config.json", "tokenizer_config.json"
 _TEXTS = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
 _SAFETENSORS = re.compile(r"(model|adapter_model)(-\d+-of-\d+)?\.safetensors")
 _PICKLES = re.compile(r"(pytorch_model|adapter_model)(-\d+-of-\d+)?\.bin")
@@ -43,30 +42,43 @@ def is_full_commit(revision: str | None) -> bool:
     return re.fullmatch(r"[0-9a-f]{40}", revision or "") is not None
 
 
-def resolve_commit(name: str, revision: str | None, token: str | bool | None, subfolder: str = "") -> str:
+def resolve_commit(
+    name: str, revision: str | None, token: str | bool | None, subfolder: str = "", *, role: str = "teacher"
+) -> str:
     """Find the full commit that a branch, tag or short commit means now; offline, what the cache knows it as.
+
+    Args:
+        name: Hub id.
+        revision: Branch, tag or commit.
+        token: Hub token.
+        subfolder: Of the repository.
+        role: What it is wanted as: 'teacher', 'student' or 'tokenizer'.
 
     Raises:
         OSError: If there is no such repository, revision or model, it may not be read, or the Hub does not answer.
     """
-    config = str(PurePosixPath(subfolder) / _CONFIG)
-    cached = _cached_commit(name, config, revision)
+    file = _TOKENIZER if role == "tokenizer" else str(PurePosixPath(subfolder) / _CONFIG)
+    cached = _cached_commit(name, file, revision) or _cached_commit(name, _CONFIG, revision)
     if cached is not None and (is_full_commit(revision) or constants.HF_HUB_OFFLINE):
         return cached
     where = f"{name!r} (revision {revision or 'main'!r}) at {constants.ENDPOINT}"
     if constants.HF_HUB_OFFLINE:
-        raise OSError(f"The teacher {where} is not in the cache, and HF_HUB_OFFLINE=1: load it once while online.")
-    url = _url(name, config, revision)
+        raise OSError(f"The {role} {where} is not in the cache, and HF_HUB_OFFLINE=1: load it once while online.")
+    url = _url(name, file, revision, role)
     try:
         found = patiently(lambda _: get_hf_file_metadata(url, token=token, timeout=_READING.limit), _READING)
+        commit = found.commit_hash
     except EntryNotFoundError as error:
-        raise OSError(f"The teacher {where} holds no {config}: it is no model of transformers.") from error
+        if role != "tokenizer":
+            raise OSError(f"The {role} {where} holds no {file}: it is no model of transformers.") from error
+        # Some tokenizers are a vocabulary alone; the Hub names the commit all the same.
+        commit = error.response.headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
     except Exception as error:
-        raise OSError(f"The teacher {where} {_reading_fault(error, cached)}") from error
-    if found.commit_hash is None:
-        raise OSError(f"The teacher {where} cannot be pinned: the Hub has not said which commit it is.")
-    _remember(name, revision or "main", found.commit_hash)
-    return found.commit_hash
+        raise OSError(f"The {role} {where} {_reading_fault(error, cached)}") from error
+    if commit is None:
+        raise OSError(f"The {role} {where} cannot be pinned: the Hub has not said which commit it is.")
+    _remember(name, revision or "main", commit)
+    return commit
 
 
 def fetch_model(
@@ -91,7 +103,9 @@ def fetch_model(
     cached = _cached_model(name, commit, subfolder, pickles)
     if constants.HF_HUB_OFFLINE:
         if cached is None:
-            raise OSError(f"The teacher {where} is in the cache in part only, and HF_HUB_OFFLINE=1: load it while online.")
+            raise OSError(
+                f"The teacher {where} is in the cache in part only, and HF_HUB_OFFLINE=1: load it while online."
+            )
         return cached
     try:
         sizes = patiently(lambda _: _sizes(name, commit, token), _READING)
@@ -99,9 +113,7 @@ def fetch_model(
         folder = ""
         for files in (texts, weights) if weights else ():
             # Weights come last: where they are in the cache everything else is.
-            fetch = partial(snapshot_download, name, revision=commit, token=token, allow_patterns=files)
-            limit = _FETCHING + sum(sizes[each] for each in files) / _SLOWEST_BYTES_PER_SECOND
-            folder = patiently(lambda _, fetch=fetch: str(fetch()), _READING, limit)  # type: ignore[misc]
+            folder = _fetch(name, commit, token, {each: sizes[each] for each in files})
     except Exception as error:
         if cached is not None and is_transient(error):
             return cached
@@ -111,6 +123,13 @@ def fetch_model(
         hint = f" It has {others[0]}, a pickle: `allow_pickle=True` reads its weights, no code." if others else ""
         raise OSError(f"The teacher {where} has no safetensors.{hint}")
     return Path(folder) / subfolder
+
+
+def _fetch(name: str, commit: str, token: str | bool | None, sizes: Mapping[str, int]) -> str:
+    limit = _FETCHING + sum(sizes.values()) / _SLOWEST_BYTES_PER_SECOND
+    return patiently(
+        lambda _: snapshot_download(name, revision=commit, token=token, allow_patterns=list(sizes)), _READING, limit
+    )
 
 
 def _sizes(name: str, commit: str, token: str | bool | None) -> dict[str, int]:
@@ -133,11 +152,11 @@ def _cached_model(name: str, commit: str, subfolder: str, pickles: bool) -> Path
     return None
 
 
-def _url(name: str, file: str, revision: str | None) -> str:
+def _url(name: str, file: str, revision: str | None, role: str) -> str:
     try:
         return hf_hub_url(name, file, revision=revision or "main")
     except HFValidationError as error:
-        raise OSError(f"`teacher` is {name!r}, which is neither a folder nor a Hub id: {error}") from error
+        raise OSError(f"`{role}` is {name!r}, which is neither a folder nor a Hub id: {error}") from error
 
 
 def _wanted(files: Iterable[str], subfolder: str, pickles: bool, code: bool) -> tuple[list[str], list[str]]:

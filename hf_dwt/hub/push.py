@@ -93,11 +93,23 @@ def push(files: Files, target: Target, message: str) -> CommitInfo:
     except Exception as error:
         if is_transient(error) and status_of(error) is None:
             # The Xet client says the same of a refused token and of a lost connection.
-            refuse_readers(target)
+            _refuse_reader(target)
         raise
 
 
-def refuse_readers(target: Target) -> None:
+def push_or_tell(files: Files, target: Target, message: str, folder: str | Path) -> CommitInfo:
+    """Push files of a folder as one commit, or tell how to do it by hand.
+
+    Raises:
+        PushFailed: If it could not be done.
+    """
+    try:
+        return push(files, target, message)
+    except Exception as error:
+        raise failure(error, target, folder) from error
+
+
+def _refuse_reader(target: Target) -> None:
     """Raise a `PermissionError` if the Hub says that a token may not write; if it says nothing, do nothing."""
     try:
         require_write_access(target.repo_id, target.token)

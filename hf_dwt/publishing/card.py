@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData, constants
 
-CURVES_FILE = "training_curves.png"
+CARD_FILE, CURVES_FILE = "README.md", "training_curves.png"
 
 _TASKS = {"masked": "fill-mask", "causal": "text-generation"}
 _SIZES = (
@@ -43,7 +43,7 @@ def card_of(
         library_name="transformers",
         pipeline_tag=_TASKS[record["kind"]],
         tags=["hf_dwt", *(["distillation"] if record["teacher"] else []), *tags],
-        datasets=list(datasets) or None,
+        datasets=list(dict.fromkeys([*datasets, *_named(record)])) or None,
         model_name=name if record["results"] else None,
         eval_results=_eval_results(record) or None,
         **_base_model(record),
@@ -69,14 +69,19 @@ def _eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=_TASKS[record["kind"]],
-            dataset_type=record["data"]["name"] or "held-out",
-            dataset_name=record["data"]["name"] or _HELD_OUT,
+            dataset_type=next(iter(_named(record)), "held-out"),
+            dataset_name=" and ".join(_named(record)) or _HELD_OUT,
+            dataset_split="held out" if _named(record) else None,
             metric_type=names[key],
             metric_value=round(results[key], 6),
         )
         for key in names
         if key in results
     ]
+
+
+def _named(record: Mapping[str, Any]) -> list[str]:
+    return [each["name"] for each in record["data"]["sources"]]
 
 
 def _introduction(record: Mapping[str, Any]) -> str:
@@ -179,7 +184,8 @@ def _student(student: Mapping[str, Any]) -> list[str]:
 def _training(record: Mapping[str, Any]) -> list[str]:
     training, data = record["training"], record["data"]
     examples = "a stream of examples" if data["num_examples"] is None else f"{data['num_examples']:,} examples"
-    named = f" of {data['name']}" if data["name"] else ""
+    links = (f"[{each['name']}]({constants.ENDPOINT}/datasets/{each['name']})" for each in data["sources"])
+    named = f" of {' and '.join(links)}" if data["sources"] else ""
     vocabulary = record["vocabulary"]
     lines = [
         f"{training['steps']:,} optimiser steps over {examples}{named}: {training['tokens']:,} tokens with padding, in "

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import datasets
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from hf_dwt._version import __version__
@@ -25,8 +27,8 @@ RECORD_FILE, ARGUMENTS_FILE = "dwt_recipe.json", "training_args.json"
 SCHEMA_VERSION = 1
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "huggingface_hub")
+_DATA_FILE = re.compile(r"hf://datasets/([^@]+)@([0-9a-f]{40})/")
 _PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_TWINS = ("alone-equal-steps", "alone-equal-cost")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class TrainingFacts:
         seconds: Wall-clock.
         teacher_share: Of a distilled step's operations, 0 to 1; None if they could not be counted.
         num_examples: Of the training set, None of a stream.
-        data: What the training set calls itself, if it does.
+        sources: Data sets of the Hub that the training set was made of, see `data_sources`.
         log_history: Of the trainer.
     """
 
@@ -65,7 +67,7 @@ class TrainingFacts:
     seconds: float
     teacher_share: float | None
     num_examples: int | None
-    data: str | None
+    sources: Sequence[Mapping[str, str]]
     log_history: Sequence[Mapping[str, float]]
 
 
@@ -81,7 +83,7 @@ def record_of(
 ) -> dict[str, Any]:
     """Build the record of a student, which holds numbers, text, lists and mappings only.
 
-    A value that is not known is None.
+    A value that is not known is None; `baseline` is filled later, see `add_comparison`.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -90,7 +92,7 @@ def record_of(
         "teacher": None if teacher is None else _teacher(teacher, training.log_history),
         "objective": None if teacher is None else _objective(choices, training),
         "vocabulary": vocabulary_fingerprint(processing_class),
-        "data": {"name": training.data, "num_examples": training.num_examples},
+        "data": {"sources": list(training.sources), "num_examples": training.num_examples},
         "training": {
             "steps": training.steps,
             "tokens": training.tokens,
@@ -98,7 +100,7 @@ def record_of(
             "teacher_share": training.teacher_share,
         },
         "results": results_of(training.log_history),
-        "baseline": _twins(Path(args.output_dir)),
+        "baseline": [],
         "seeds": {"seed": args.seed, "data_seed": args.data_seed},
         "arguments": arguments_of(args),
         "versions": {"hf_dwt": __version__, "python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
@@ -123,6 +125,15 @@ def without_tokens(args: TrainingArguments) -> Iterator[None]:
     finally:
         for name, value in kept.items():
             setattr(args, name, value)
+
+
+def data_sources(dataset: Any) -> list[dict[str, str]]:
+    """Name and commit of the data sets of the Hub whose files a data set was read from, where it tells them."""
+    if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
+        return []
+    files = dataset.info.download_checksums or {}
+    found = [match.groups() for each in files if (match := _DATA_FILE.match(each))]
+    return [{"name": name, "commit": commit} for name, commit in dict.fromkeys(found)]
 
 
 def vocabulary_fingerprint(processing_class: Any | None) -> dict[str, Any] | None:
@@ -224,10 +235,3 @@ def _logged_weights(training: TrainingFacts) -> list[list[float]]:
     ]
     last = len(logged) - 1
     return [logged[place] for place in dict.fromkeys(round(share * last) for share in _PROGRESS)] if logged else []
-
-
-def _twins(folder: Path) -> list[dict[str, Any]]:
-    """Results of the same student alone, where they lie beside it."""
-    found = [folder / name / "run.json" for name in _TWINS]
-    runs = [json.loads(path.read_text()) for path in found if path.is_file()]
-    return [{name: run[name] for name in ("name", "steps", "loss", "accuracy")} for run in runs]

@@ -16,7 +16,7 @@ RECORD = {
     "teacher": None,
     "objective": None,
     "vocabulary": None,
-    "data": {"name": None, "num_examples": None},
+    "data": {"sources": [], "num_examples": None},
     "training": {"steps": 10, "tokens": 5000, "seconds": 12.34, "teacher_share": None},
     "results": None,
     "baseline": [],
