@@ -15,10 +15,10 @@ from huggingface_hub import (
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
     HFValidationError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -68,7 +68,7 @@ def resolve_commit(
     try:
         found = patiently(lambda _: get_hf_file_metadata(url, token=token, timeout=_READING.limit), _READING)
         commit = found.commit_hash
-    except EntryNotFoundError as error:
+    except RemoteEntryNotFoundError as error:
         if role != "tokenizer":
             raise OSError(f"The {role} {where} holds no {file}: it is no model of transformers.") from error
         # Some tokenizers are a vocabulary alone; the Hub names the commit all the same.

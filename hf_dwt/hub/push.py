@@ -11,7 +11,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from hf_dwt.hub.access import require_write_access, writing_error, writing_fault
 from hf_dwt.hub.files import Files, files_with_token, refuse_token, student_files
-from hf_dwt.hub.transience import Patience, is_transient, patiently, status_of, within
+from hf_dwt.hub.transience import Patience, is_transient, patiently, status_of
 
 _PRECONDITION_FAILED = 412
 _SLOWEST_BYTES_PER_SECOND = 500_000
