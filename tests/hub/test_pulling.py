@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ def save(folder: Path, model: PreTrainedModel) -> Path:
     return folder
 
 
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+@pytest.fixture
+def offline(place: Repositories, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Call it to go offline, until the test is over."""
+    with monkeypatch.context() as patch:
+        yield lambda: patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 # Pinned
@@ -75,11 +79,11 @@ def test_a_private_teacher_needs_its_token(place: Repositories, folder: Path) ->
 
 @pytest.mark.parametrize("by_commit", [True, False])
 def test_the_cache_serves_offline_and_tells_the_same_commit(
-    by_commit: bool, place: Repositories, folder: Path, monkeypatch: pytest.MonkeyPatch
+    by_commit: bool, place: Repositories, folder: Path, offline: Callable[[], None]
 ) -> None:
     commit = place.add("small", folder)
     load_teacher(place.name("small"))
-    offline(monkeypatch)
+    offline()
     teacher = load_teacher(place.name("small"), revision=commit if by_commit else None)
     assert teacher.origin.commit == commit
 
@@ -110,9 +114,9 @@ def test_each_reason_not_to_be_read_is_told_with_its_remedy(place: Repositories,
         assert "hf_wrong" not in message
 
 
-def test_offline_without_a_cache_is_refused(place: Repositories, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_without_a_cache_is_refused(place: Repositories, folder: Path, offline: Callable[[], None]) -> None:
     place.add("small", folder)
-    offline(monkeypatch)
+    offline()
     assert "is not in the cache, and HF_HUB_OFFLINE=1" in refusal(place.name("small"))
 
 
