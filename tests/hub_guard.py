@@ -62,7 +62,8 @@ class Wall:
         self.asked.clear()
         yield
         huggingface_hub.close_session()
-        asked, self.asked = self.asked, []
+        # `datasets` makes names of services out of the endpoint's, which lead nowhere here.
+        asked, self.asked = [each for each in self.asked if ".127.0.0.1" not in each], []
         assert not asked, f"A test has asked for other places: {asked}"
 
     def _serve(self) -> None:

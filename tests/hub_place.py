@@ -18,4 +18,6 @@ HUB = Hub(HF_HOME / "xet_store")
 IS_REAL = bool(os.environ.get("HF_DWT_TEST_TOKEN"))
 TOKEN = os.environ.get("HF_DWT_TEST_TOKEN") or OWNER_TOKEN
 URL = os.environ.get("HF_DWT_TEST_ENDPOINT", "https://huggingface.co") if IS_REAL else HUB.url
-os.environ |= {"HF_HOME": str(HF_HOME), "HF_ENDPOINT": URL, "HF_HUB_DISABLE_TELEMETRY": "1"}
+os.environ |= {"HF_HOME": str(HF_HOME), "HF_ENDPOINT": URL}
+# Else `datasets` counts its downloads at a third place.
+os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
