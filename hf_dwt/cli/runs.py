@@ -24,12 +24,14 @@ from hf_dwt.costs import StepCost, configured_flops
 from hf_dwt.hub.push import Target, failure, prepare, push_or_tell
 from hf_dwt.language_models import Kind
 from hf_dwt.publishing.comparison import add_comparison
+from hf_dwt.publishing.record import RECORD_FILE, Repetition
 from hf_dwt.sections import RecipeError
 from hf_dwt.teacher import Teacher
 from hf_dwt.trainer import DWTTrainer
 
 # Only the recipe's student is pushed, not its twins, nor what is measured or scored.
 UNPUBLISHED = {"push_to_hub": False}
+REPEAT = f"hf-dwt train {RECORD_FILE}"
 # Ten points make a curve; a recipe may say otherwise.
 _DEFAULT_ARGUMENTS = {"output_dir": "student", "eval_strategy": "steps", "eval_steps": 0.1, "logging_steps": 0.01}
 
@@ -73,8 +75,14 @@ def _without_distillation(recipe: Recipe) -> Recipe:
     return replace(recipe, arguments={name: value for name, value in recipe.arguments.items() if name not in own})
 
 
-def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False) -> Run:
+def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command: str | None = None) -> Run:
     """Train the recipe's student, with its teacher if it has one.
+
+    Args:
+        recipe: What to train.
+        inputs: Of the recipe.
+        resume: Take up an interrupted run.
+        command: Repeats the run, given the student's record; None if the recipe alone does not.
 
     Raises:
         RecipeError: If another run's checkpoints are in the way.
@@ -84,11 +92,22 @@ def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False) -> Run:
         raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or another `--output-dir`.")
     has_teacher = inputs.teacher is not None
     trainer = make_trainer(recipe, inputs, with_teacher=has_teacher)
+    if command is not None:
+        trainer.repetition = Repetition(command, _repeatable(recipe, inputs.teacher))
     run = carry_out(trainer, "with teacher" if has_teacher else "alone", resume)
     if trainer.state.log_history:
         # Else it was finished before, and has its card.
         trainer.create_model_card(model_name=_target(trainer.args).repo_id.split("/")[-1])
     return run
+
+
+def _repeatable(recipe: Recipe, teacher: Teacher | None) -> dict[str, Any]:
+    """The recipe as its file would have it, at the teacher's commit, without secrets and without where to push."""
+    content = {name: value for name, value in asdict(recipe).items() if value is not None}
+    if teacher is not None and teacher.origin.commit is not None:
+        content["teacher"]["revision"] = teacher.origin.commit
+    own = {name: value for name, value in recipe.arguments.items() if not name.startswith(("hub_", "push_to_hub"))}
+    return {**content, "arguments": {name: value for name, value in own.items() if not name.endswith("_token")}}
 
 
 def publish_comparison(recipe: Recipe, twins: Sequence[Run]) -> None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 from hf_dwt.cli.inputs import read_inputs
 from hf_dwt.cli.recipe import Recipe, read_recipe
 from hf_dwt.cli.runs import (
+    REPEAT,
     arguments_for,
     comparison_table,
     mean_length,
@@ -52,7 +53,7 @@ def train(recipe_path: str | Path, options: Sequence[str] = (), *, dry_run: bool
         return
     recipe = pinned(recipe)
     inputs = read_inputs(recipe, args.seed)
-    run = run_student(recipe, inputs, resume)
+    run = run_student(recipe, inputs, resume, command=f"{REPEAT} --baseline" if baseline else REPEAT)
     teacher_config = inputs.teacher and inputs.teacher.model.config
     config = student_config(recipe, teacher_config, inputs.tokenizer)
     cost = _count_cost(recipe, inputs.kind, config, teacher_config, mean_length(recipe, inputs))

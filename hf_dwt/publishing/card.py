@@ -109,12 +109,23 @@ def _sections(record: Mapping[str, Any], has_curves: bool) -> Iterator[str]:
     yield _section("Student", _student(record["student"]))
     yield _section("Training", _training(record))
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    yield _section("To repeat it", [f"```bash\n{record['command']}\n```", f"Versions: {versions}.", _REMARK])
+    yield _section("To repeat it", [*_repetition(record), f"Versions: {versions}.", _REMARK])
 
 
 _REMARK = (
     "`dwt_recipe.json` holds everything above and all arguments, for programs; `training_args.json` the arguments."
 )
+
+
+def _repetition(record: Mapping[str, Any]) -> Iterator[str]:
+    recipe = record["recipe"]
+    if recipe is None:
+        yield "It was started by this command; a script that it names is not part of this repository."
+    elif record["data"]["sources"]:
+        yield "With `dwt_recipe.json` of this repository:"
+    else:
+        yield "With `dwt_recipe.json` of this repository, and the text that it names at hand:"
+    yield f"```bash\n{record['command']}\n```"
 
 
 def _section(title: str, lines: Sequence[str]) -> str:
@@ -133,12 +144,12 @@ def _results(record: Mapping[str, Any]) -> list[str]:
         "eval_gap": "gap (its loss minus the teacher's)",
     }
     rows = [f"| {text} | {results[key]:.4f} |" for key, text in names.items() if key in results]
-    lines = [f"On the {_HELD_OUT}:", "\n".join(["| | |", "|---|---|", *rows])]
+    lines = [f"On the {_HELD_OUT}:", "\n".join(["| measure | value |", "|---|---|", *rows])]
     for twin in record["baseline"]:
         gain = twin["loss"] - results["eval_loss"]
         verdict = "lower" if gain > 0 else "higher"
         lines.append(
-            f"The same student {twin['name']} ({twin['steps']:,} steps): loss {twin['loss']:.4f}; with its teacher "
+            f"The same student {twin['name']} ({twin['steps']:,} steps), has a loss of {twin['loss']:.4f}; with its teacher "
             f"it is {abs(gain):.4f} nats {verdict}."
         )
     return lines

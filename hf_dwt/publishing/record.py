@@ -71,6 +71,19 @@ class TrainingFacts:
     log_history: Sequence[Mapping[str, float]]
 
 
+@dataclass(frozen=True)
+class Repetition:
+    """How a run can be repeated from its record alone.
+
+    Attributes:
+        command: Takes the record.
+        recipe: What the command reads there.
+    """
+
+    command: str
+    recipe: Mapping[str, Any]
+
+
 def record_of(
     student: PreTrainedModel,
     args: TrainingArguments,
@@ -80,6 +93,7 @@ def record_of(
     teacher: TeacherFacts | None,
     training: TrainingFacts,
     processing_class: Any | None,
+    repetition: Repetition | None = None,
 ) -> dict[str, Any]:
     """Build the record of a student, which holds numbers, text, lists and mappings only.
 
@@ -104,7 +118,8 @@ def record_of(
         "seeds": {"seed": args.seed, "data_seed": args.data_seed},
         "arguments": arguments_of(args),
         "versions": {"hf_dwt": __version__, "python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
-        "command": command_line(),
+        "command": command_line() if repetition is None else repetition.command,
+        "recipe": None if repetition is None else repetition.recipe,
     }
 
 

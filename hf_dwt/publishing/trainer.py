@@ -21,7 +21,15 @@ from hf_dwt.hub.transience import Patience
 from hf_dwt.language_models import Kind
 from hf_dwt.publishing.card import CARD_FILE, CURVES_FILE, card_of
 from hf_dwt.publishing.curves import draw_curves
-from hf_dwt.publishing.record import TeacherFacts, TrainingFacts, data_sources, record_of, without_tokens, write
+from hf_dwt.publishing.record import (
+    Repetition,
+    TeacherFacts,
+    TrainingFacts,
+    data_sources,
+    record_of,
+    without_tokens,
+    write,
+)
 from hf_dwt.publishing.tally import Tally
 from hf_dwt.remapping.plan import save_plan_of
 from hf_dwt.self_restoring import set_aside
@@ -36,12 +44,14 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
 
     Attributes:
         patience: With the Hub; may be replaced.
+        repetition: What the record says of repeating the run, where it can be repeated from that alone.
     """
 
     kind: Kind | None = None
     choices: DistillationArguments
     patience = Patience()
     tally: Tally
+    repetition: Repetition | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.tally = Tally()
@@ -105,6 +115,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             teacher=self.teacher_facts(),
             training=training,
             processing_class=self.processing_class,
+            repetition=self.repetition,
         )
 
     def _teacher_share(self, student: PreTrainedModel) -> float | None:

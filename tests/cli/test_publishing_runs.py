@@ -94,7 +94,7 @@ def test_a_comparison_that_cannot_be_pushed_is_told_with_the_command_that_does(
     assert "could not be pushed to 'me/student'" in told
     assert "hf upload me/student student ." in told
     assert "--exclude 'alone-equal-steps/*'" in told
-    assert Path("student/README.md").read_text().count("The same student alone") == 2
+    assert Path("student/README.md").read_text().count("The same student alone,") == 2
 
 
 def test_a_finished_student_gets_its_comparison_on_resuming(recipe: Path, hub: Hub) -> None:
@@ -102,7 +102,7 @@ def test_a_finished_student_gets_its_comparison_on_resuming(recipe: Path, hub: H
     assert main(["train", str(recipe), "--baseline", "--resume"]) == 0
     assert titles(hub) == ["Tell how the student fares alone", "End of training", "initial commit"]
     card = hub.contents("me/student")["README.md"].decode()
-    assert card.count("The same student alone") == 2
+    assert card.count("The same student alone,") == 2
     assert "training_curves.png" in card
 
 
@@ -121,6 +121,26 @@ def test_what_a_token_may_not_write_is_told_in_one_line_before_any_work(
     assert told.startswith("hf-dwt: 'other/student'")
     assert told.count("\n") == 1
     assert "cannot be written to with this token" in told
+
+
+def test_the_command_on_the_card_repeats_the_run(recipe: Path, hub: Hub) -> None:
+    hub_settings = ["--hub-token", OWNER_TOKEN, "--learning-rate", "0.01"]
+    assert main(["train", str(recipe), *hub_settings]) == 0
+    contents = hub.contents("me/student")
+    assert OWNER_TOKEN.encode() not in hub.everything()
+    assert "```bash\nhf-dwt train dwt_recipe.json\n```" in contents["README.md"].decode()
+    hub.add("me/small", {"config.json": b"{}"})  # the teacher's branch moves
+    Path("dwt_recipe.json").write_bytes(contents["dwt_recipe.json"])
+    before = Path("student/model.safetensors").read_bytes()
+    assert main(["train", "dwt_recipe.json", "--output-dir", "again"]) == 0
+    assert Path("again/model.safetensors").read_bytes() == before
+    assert len(titles(hub)) == 2, "who repeats it pushes nothing"
+
+
+def test_a_record_of_a_student_without_a_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "dwt_recipe.json").write_text('{"schema_version": 1, "recipe": null}')
+    assert main(["train", str(tmp_path / "dwt_recipe.json")]) == 2
+    assert "the record of a student that was not trained by a recipe" in capsys.readouterr().err
 
 
 # One commit
