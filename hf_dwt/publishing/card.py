@@ -149,8 +149,8 @@ def _results(record: Mapping[str, Any]) -> list[str]:
         gain = twin["loss"] - results["eval_loss"]
         verdict = "lower" if gain > 0 else "higher"
         lines.append(
-            f"The same student {twin['name']} ({twin['steps']:,} steps), has a loss of {twin['loss']:.4f}; with its teacher "
-            f"it is {abs(gain):.4f} nats {verdict}."
+            f"The same student {twin['name']} ({twin['steps']:,} steps), has a loss of {twin['loss']:.4f}; with its "
+            f"teacher it is {abs(gain):.4f} nats {verdict}."
         )
     return lines
 

@@ -16,7 +16,7 @@ from transformers.utils.hub import PushInProgress
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.costs import StepCost, configured_flops
 from hf_dwt.hub.files import checkpoint_files, snapshot_of, student_files
-from hf_dwt.hub.push import PushFailed, Target, prepare, push_or_tell
+from hf_dwt.hub.push import PushFailed, Target, failure, prepare, push_or_tell
 from hf_dwt.hub.transience import Patience
 from hf_dwt.language_models import Kind
 from hf_dwt.publishing.card import CARD_FILE, CURVES_FILE, card_of
@@ -214,8 +214,11 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
         self._finish_current_push()
 
         def push_student() -> CommitInfo | Future[CommitInfo]:
-            self.create_model_card(**{"model_name": target.repo_id.split("/")[-1], **card})
             folder = self.args.output_dir
+            try:
+                self.create_model_card(**{"model_name": target.repo_id.split("/")[-1], **card})
+            except OSError as error:
+                raise failure(error, target, folder) from error
             job = self._pusher.submit(push_or_tell, student_files(folder), target, commit_message or "", folder)
             return job.result() if blocking else job
 
