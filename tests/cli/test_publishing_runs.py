@@ -75,6 +75,8 @@ def test_the_student_is_one_commit_and_its_twins_are_told_of_in_another(recipe: 
 
 def test_without_a_baseline_there_is_one_commit(recipe: Path, hub: Hub) -> None:
     assert main(["train", str(recipe)]) == 0
+    last, before = [hub.contents("me/student", each.oid) for each in hub.repositories["me/student"].history("main")][:2]
+    assert {name: content for name, content in last.items() if before and before[name] != content} == {}
     assert titles(hub) == ["End of training", "initial commit"]
     assert "alone" not in hub.contents("me/student")["README.md"].decode()
 

@@ -120,12 +120,13 @@ def test_offline_without_a_cache_is_refused(place: Repositories, folder: Path, o
     assert "is not in the cache, and HF_HUB_OFFLINE=1" in refusal(place.name("small"))
 
 
-def test_a_file_that_is_cut_short_is_named(place: Repositories, folder: Path) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_file_that_is_cut_short_is_named(name: str, place: Repositories, folder: Path) -> None:
     contents = {each.name: each.read_bytes() for each in folder.iterdir()}
-    contents["model.safetensors"] = contents["model.safetensors"][:5000]
+    contents[name] = contents[name][: len(contents[name]) // 2]
     commit = place.add("small", contents)
     message = refusal(place.name("small"))
-    assert "has a file that is cut short or broken, model.safetensors" in message
+    assert f"has a file that is cut short or broken, {name}" in message
     assert commit in message
 
 
@@ -178,6 +179,8 @@ def test_code_is_not_run_unless_it_is_trusted_at_a_full_commit(place: Repositori
     assert "Nothing of it was run" in message
     assert "pass the full commit that you have read" in refusal(place.name("code"), trust_remote_code=True)
     assert "got 'main'" in refusal(place.name("code"), trust_remote_code=True, revision="main")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        from_weak_teacher(place.name("code"), num_hidden_layers=2)
     assert not (HF_HOME / "ran").exists()
     assert load_teacher(place.name("code"), trust_remote_code=True, revision=commit).origin.commit == commit
     assert (HF_HOME / "ran").exists()
