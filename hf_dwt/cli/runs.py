@@ -1,6 +1,6 @@
 """Running a recipe: the student with its teacher and, for comparison, alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -23,6 +23,7 @@ from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, oper
 from hf_dwt.costs import StepCost, configured_flops
 from hf_dwt.hub.push import Target, failure, prepare, push_or_tell
 from hf_dwt.language_models import Kind
+from hf_dwt.model_files import looks_local
 from hf_dwt.publishing.comparison import add_comparison
 from hf_dwt.publishing.record import RECORD_FILE, Repetition
 from hf_dwt.sections import RecipeError
@@ -92,6 +93,7 @@ def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command
         raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or another `--output-dir`.")
     has_teacher = inputs.teacher is not None
     trainer = make_trainer(recipe, inputs, with_teacher=has_teacher)
+    trainer.data_sources = _hub_sources(recipe)
     if command is not None:
         trainer.repetition = Repetition(command, _repeatable(recipe, inputs.teacher))
     run = carry_out(trainer, "with teacher" if has_teacher else "alone", resume)
@@ -99,6 +101,18 @@ def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command
         # Else it was finished before, and has its card.
         trainer.create_model_card(model_name=_target(trainer.args).repo_id.split("/")[-1])
     return run
+
+
+def _hub_sources(recipe: Recipe) -> list[dict[str, str | None]]:
+    """Data sets of the Hub in a recipe's `data`: what is not here, and has been read, is there."""
+    data = recipe.data
+    parts = data.source if isinstance(data.source, list) else [{"source": data.source, "revision": data.revision}]
+    named = [part for part in parts if isinstance(part, Mapping) and isinstance(part["source"], str)]
+    return [
+        {"name": part["source"], "revision": part.get("revision")}
+        for part in named
+        if not looks_local(part["source"]) and not any(character in part["source"] for character in "*?[")
+    ]
 
 
 def _repeatable(recipe: Recipe, teacher: Teacher | None) -> dict[str, Any]:

@@ -89,7 +89,8 @@ def student_config(
     settings: dict[str, Any] = _vocabulary(teacher_config, tokenizer)
     if model_type is None:
         assert teacher_config is not None
-        settings = teacher_config.to_dict() | settings
+        # The name is of weights that the student does not have.
+        settings = {k: v for k, v in teacher_config.to_dict().items() if k != "_name_or_path"} | settings
         model_type = teacher_config.model_type
     config_class, known = CONFIG_MAPPING[model_type], config_fields(model_type)
     for key, value in chosen.items():

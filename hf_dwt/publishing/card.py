@@ -6,6 +6,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData, constants
 
+from hf_dwt.model_files import looks_local
+
 CARD_FILE, CURVES_FILE = "README.md", "training_curves.png"
 
 _TASKS = {"masked": "fill-mask", "causal": "text-generation"}
@@ -58,9 +60,14 @@ def _base_model(record: Mapping[str, Any]) -> dict[str, Any]:
     if teacher and teacher["commit"]:
         # The Hub knows four relations; none is distillation, this one is nearest.
         return {"base_model": teacher["name"], "base_model_relation": "finetune"}
-    if student["commit"] and student["started_from"]:
+    if _started_from_weights(record) and student["commit"]:
         return {"base_model": student["started_from"], "base_model_relation": "finetune"}
     return {}
+
+
+def _started_from_weights(record: Mapping[str, Any]) -> bool:
+    """Only a recipe tells: transformers gives a model that was made from a configuration alone the same name."""
+    return bool(record["recipe"]) and "name" in record["recipe"]["student"]
 
 
 def _eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
@@ -106,7 +113,7 @@ def _sections(record: Mapping[str, Any], has_curves: bool) -> Iterator[str]:
     if record["teacher"]:
         yield _section("Teacher", _teacher(record["teacher"]))
         yield _section("Objective", _objective(record["objective"]))
-    yield _section("Student", _student(record["student"]))
+    yield _section("Student", _student(record))
     yield _section("Training", _training(record))
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     yield _section("To repeat it", [*_repetition(record), f"Versions: {versions}.", _REMARK])
@@ -175,7 +182,8 @@ def _objective(objective: Mapping[str, Any]) -> list[str]:
     return [intro, table]
 
 
-def _student(student: Mapping[str, Any]) -> list[str]:
+def _student(record: Mapping[str, Any]) -> list[str]:
+    student = record["student"]
     config = student["config"]
     sizes = ", ".join(f"`{name}` {config[name]:,}" for name in _SIZES if isinstance(config.get(name), int))
     growth = student["growth"]
@@ -186,7 +194,10 @@ def _student(student: Mapping[str, Any]) -> list[str]:
             f"{growth['outcome'] or 'not compared with it'}."
         )
     elif student["started_from"]:
-        start = "It started from weights that had been trained before."
+        name = Path(student["started_from"]).name if looks_local(student["started_from"]) else student["started_from"]
+        start = f"It started from the trained weights of `{name}`."
+        if not _started_from_weights(record):
+            start = f"It was made from `{name}`: from its trained weights, or from its configuration and at random."
     else:
         start = "It started from random weights."
     return [f"Sizes: {sizes}.", start]

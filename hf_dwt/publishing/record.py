@@ -3,7 +3,6 @@
 import hashlib
 import json
 import platform
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import datasets
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from hf_dwt._version import __version__
@@ -27,7 +25,6 @@ RECORD_FILE, ARGUMENTS_FILE = "dwt_recipe.json", "training_args.json"
 SCHEMA_VERSION = 1
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "huggingface_hub")
-_DATA_FILE = re.compile(r"hf://datasets/([^@]+)@([0-9a-f]{40})/")
 _PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -58,7 +55,7 @@ class TrainingFacts:
         seconds: Wall-clock.
         teacher_share: Of a distilled step's operations, 0 to 1; None if they could not be counted.
         num_examples: Of the training set, None of a stream.
-        sources: Data sets of the Hub that the training set was made of, see `data_sources`.
+        sources: Data sets of the Hub that the training set was made of, by `name` and `revision`, where it is known.
         log_history: Of the trainer.
     """
 
@@ -67,7 +64,7 @@ class TrainingFacts:
     seconds: float
     teacher_share: float | None
     num_examples: int | None
-    sources: Sequence[Mapping[str, str]]
+    sources: Sequence[Mapping[str, str | None]]
     log_history: Sequence[Mapping[str, float]]
 
 
@@ -142,15 +139,6 @@ def without_tokens(args: TrainingArguments) -> Iterator[None]:
             setattr(args, name, value)
 
 
-def data_sources(dataset: Any) -> list[dict[str, str]]:
-    """Name and commit of the data sets of the Hub whose files a data set was read from, where it tells them."""
-    if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
-        return []
-    files = dataset.info.download_checksums or {}
-    found = [match.groups() for each in files if (match := _DATA_FILE.match(each))]
-    return [{"name": name, "commit": commit} for name, commit in dict.fromkeys(found)]
-
-
 def vocabulary_fingerprint(processing_class: Any | None) -> dict[str, Any] | None:
     """Size and hash of a tokenizer's tokens in the order of their ids, None without one."""
     if not isinstance(processing_class, PreTrainedTokenizerBase):
@@ -191,7 +179,7 @@ def command_line() -> str:
 def write(record: Mapping[str, Any], folder: str | Path) -> None:
     """Write the record and the training arguments into a folder."""
     for name, content in ((RECORD_FILE, record), (ARGUMENTS_FILE, record["arguments"])):
-        Path(folder, name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        Path(folder, name).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _student(student: PreTrainedModel) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The part of the trainer that saves and pushes the student."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
 
     Attributes:
         patience: With the Hub; may be replaced.
+        data_sources: Data sets of the Hub that the training set was made of, each with `name` and `revision`.
         repetition: What the record says of repeating the run, where it can be repeated from that alone.
     """
 
@@ -51,6 +52,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
     choices: DistillationArguments
     patience = Patience()
     tally: Tally
+    data_sources: Sequence[Mapping[str, str | None]] = ()
     repetition: Repetition | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -104,7 +106,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             seconds=self.tally.seconds,
             teacher_share=self._teacher_share(student),
             num_examples=len(dataset) if dataset is not None and has_length(dataset) else None,
-            sources=data_sources(dataset),
+            sources=self.data_sources,
             log_history=self.state.log_history,
         )
         return record_of(

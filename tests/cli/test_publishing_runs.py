@@ -75,10 +75,20 @@ def test_the_student_is_one_commit_and_its_twins_are_told_of_in_another(recipe: 
 
 def test_without_a_baseline_there_is_one_commit(recipe: Path, hub: Hub) -> None:
     assert main(["train", str(recipe)]) == 0
-    last, before = [hub.contents("me/student", each.oid) for each in hub.repositories["me/student"].history("main")][:2]
-    assert {name: content for name, content in last.items() if before and before[name] != content} == {}
     assert titles(hub) == ["End of training", "initial commit"]
-    assert "alone" not in hub.contents("me/student")["README.md"].decode()
+    card = hub.contents("me/student")["README.md"].decode()
+    assert "alone" not in card
+    assert "It started from random weights." in card
+    assert "text.txt" not in card.split("---")[1], "a file of this machine is no data set of the Hub"
+
+
+def test_data_sets_of_the_hub_are_on_the_card(recipe: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    hub.add("me/words", {"train.csv": ("text\n" + Path("text.txt").read_text()).encode()}, kind="dataset")
+    assert main(["train", str(recipe), "--source", "me/words"]) == 0
+    card = hub.contents("me/student")["README.md"].decode()
+    assert yaml.safe_load(card.split("---\n")[1])["datasets"] == ["me/words"]
+    assert "examples of [me/words](http" in card
 
 
 def test_a_student_that_is_evaluated_at_the_end_only_has_its_results_on_the_card(recipe: Path, hub: Hub) -> None:

@@ -70,9 +70,14 @@ def test_a_teacher_larger_than_its_student_is_called_so() -> None:
 
 
 def test_what_was_read_from_the_hub_is_named_and_linked() -> None:
-    sources = [{"name": "me/words", "commit": "b" * 40}]
+    sources = [{"name": "me/words", "revision": None}]
     card = card_of(
-        {**RECORD, "data": {"sources": sources, "num_examples": 7}, "results": {"eval_loss": 2.5}, "recipe": {}},
+        {
+            **RECORD,
+            "data": {"sources": sources, "num_examples": 7},
+            "results": {"eval_loss": 2.5},
+            "recipe": {"student": {}},
+        },
         "student",
         has_curves=False,
         datasets=["me/more"],
@@ -80,3 +85,13 @@ def test_what_was_read_from_the_hub_is_named_and_linked() -> None:
     assert metadata(card)["datasets"] == ["me/more", "me/words"]
     assert "7 examples of [me/words](http" in card
     assert "With `dwt_recipe.json` of this repository:" in card
+
+
+def test_where_it_started_is_claimed_only_where_it_is_known() -> None:
+    named = {**RECORD["student"], "started_from": "me/start", "commit": "c" * 40}
+    perhaps = card_of({**RECORD, "student": named}, "student", has_curves=False)
+    assert "from its trained weights, or from its configuration and at random" in perhaps
+    assert "base_model" not in metadata(perhaps)
+    surely = card_of({**RECORD, "student": named, "recipe": {"student": {"name": "me/start"}}}, "s", has_curves=False)
+    assert "It started from the trained weights of `me/start`." in surely
+    assert metadata(surely)["base_model"] == "me/start"

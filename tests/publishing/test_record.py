@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 import torch
 from tiny_runs import arguments, make_student, tokenizer
@@ -15,7 +14,6 @@ from hf_dwt.publishing.record import (
     TrainingFacts,
     arguments_of,
     command_line,
-    data_sources,
     record_of,
     results_of,
     vocabulary_fingerprint,
@@ -98,14 +96,6 @@ def test_a_record_can_be_read_again(tmp_path: Path) -> None:
     assert (record["schema_version"], record["seeds"]["seed"], record["teacher"]) == (1, 7, None)
     assert record["baseline"] == []
     assert record["versions"]["torch"] == torch.__version__
-
-
-def test_data_sets_of_the_hub_are_named_with_their_commit() -> None:
-    loaded = datasets.Dataset.from_dict({"text": ["a"]})
-    assert data_sources(loaded) == data_sources(None) == []
-    file = f"hf://datasets/me/words@{'a' * 40}/train.csv"
-    loaded.info.download_checksums = {file: {}, file.replace("train", "more"): {}, "/home/me/words.txt": {}}
-    assert data_sources(loaded.map(lambda row: row)) == [{"name": "me/words", "commit": "a" * 40}]
 
 
 def test_weights_that_follow_the_gap_are_those_that_were_logged() -> None:
