@@ -25,7 +25,6 @@ from hf_dwt.publishing.record import (
     Repetition,
     TeacherFacts,
     TrainingFacts,
-    data_sources,
     record_of,
     without_tokens,
     write,
