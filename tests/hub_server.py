@@ -25,7 +25,8 @@ USERS = {OWNER_TOKEN: ("me", "write"), READER_TOKEN: ("reader", "read")}
 
 @dataclass
 class Fault:
-    """What happens to requests: a status, or 'drop' (no answer), 'lose' (done, but no answer), 'stall' (no end)."""
+    """What happens to requests: a status, or 'drop' (no answer), 'lose' (done, but no answer), 'stall'
+    (no end), 'cut' (half of the content)."""
 
     method: str
     pattern: str
@@ -190,7 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("drop", "stall"):
             self._hang_up()
             return
-        response = self.hub.answer(request) if fault == "lose" or fault is None else Response(b"{}", int(fault))
+        does = fault in ("lose", "cut", None)
+        response = self.hub.answer(request) if does else Response(b"{}", int(fault or 500))
         if fault == "lose":
             self._hang_up()
             return
@@ -198,7 +200,10 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(response.content)), **response.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if fault == "cut":
+            self.wfile.write(response.content[: len(response.content) // 2])
+            self._hang_up()
+        elif self.command != "HEAD":
             self.wfile.write(response.content)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any

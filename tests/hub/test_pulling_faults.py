@@ -139,3 +139,17 @@ def test_half_a_model_in_the_cache_is_no_model(hub: Hub, folder: Path, monkeypat
     message = refusal("me/small")
     assert f"at commit {commit}" in message
     assert "is in the cache in part only" in message
+
+
+@pytest.mark.parametrize("file", [r"/resolve/.*/tokenizer\.json", "/storage/"])
+@pytest.mark.usefixtures("impatient")
+def test_a_file_that_is_cut_on_the_way_is_fetched_whole_or_not_at_all(
+    file: str, hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    hub.add("me/small", folder)
+    hub.fail("GET", file, "cut")
+    teacher = load_teacher("me/small")
+    saved = make_teacher().state_dict()
+    assert all((value == saved[name]).all() for name, value in teacher.model.state_dict().items())
+    assert teacher.processing_class.get_vocab() == tokenizer().get_vocab()
