@@ -242,7 +242,10 @@ def writing_fault(error: Exception) -> str:
         )
     if isinstance(error, RevisionNotFoundError):
         return "has no such branch."
-    return f"cannot be written to: {' '.join(str(error).split()).rstrip('.')}."
+    text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, KeyError | ValueError) and status_of(error) is None:
+        return f"cannot be written to: it has answered what the client cannot read ({type(error).__name__}: {text})."
+    return f"cannot be written to: {text}."
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -82,6 +82,12 @@ def test_what_is_asked_before_training_is_asked_again_and_ends_in_bounded_time(
     assert hub.count("POST", "/commit/") == 0
 
 
+def test_an_answer_that_is_no_answer_is_told(hub: Hub, tmp_path: Path, settings: dict[str, Any]) -> None:
+    hub.fail("POST", "/api/repos/create", 200, times=9)
+    with pytest.raises(OSError, match=r"it has answered what the client cannot read \(KeyError: 'url'\)"):
+        trainer_for(tmp_path, settings)
+
+
 # Failures
 
 
