@@ -243,7 +243,8 @@ def writing_fault(error: Exception) -> str:
     if isinstance(error, RevisionNotFoundError):
         return "has no such branch."
     text = " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, KeyError | ValueError) and status_of(error) is None:
+    unread = isinstance(error, KeyError | ValueError) and not isinstance(error, HFValidationError)
+    if unread and status_of(error) is None:
         return f"cannot be written to: it has answered what the client cannot read ({type(error).__name__}: {text})."
     return f"cannot be written to: {text}."
 
