@@ -112,7 +112,8 @@ def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
     trainer.add_callback(stopwatch)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder) if resume else None)
     metrics = trainer.evaluate()
-    trainer.save_model()
+    # Not as a user: that would push it.
+    trainer.save_model(_internal_call=True)
     run = Run(
         name=name,
         steps=trainer.state.global_step,

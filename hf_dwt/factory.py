@@ -179,7 +179,8 @@ def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) 
     commit = None if looks_local(name) else resolve_commit(name, revision, token)
     origin = Origin(name, revision, commit)
     found: dict[str, Any] = {"revision": commit or "main", "token": token}
-    config = AutoConfig.from_pretrained(name, **found)
+    # Left open, transformers would ask on the terminal.
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False, **found)
     architecture = next(iter(config.architectures or []), None)
     if architecture is None or architecture not in dir(transformers):
         raise ValueError(f"{origin} names no class of transformers as its architecture, but {architecture!r}.")

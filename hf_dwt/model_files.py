@@ -45,16 +45,19 @@ def refuse_custom_code(folder: Path, origin: object, trust_remote_code: bool) ->
 
 
 def refuse_broken_files(folder: Path, origin: object) -> None:
-    """Refuse safetensors that are cut short.
+    """Refuse safetensors that are cut short, and JSON that is none.
 
     Raises:
         OSError: Naming the file.
     """
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
         try:
-            with safetensors.safe_open(path, framework="pt"):
-                pass
-        except safetensors.SafetensorError as error:
+            if path.suffix == ".json":
+                json.loads(path.read_bytes())
+            else:
+                with safetensors.safe_open(path, framework="pt"):
+                    pass
+        except (safetensors.SafetensorError, ValueError) as error:
             raise OSError(
                 f"The teacher ({origin}) has a file that is cut short or broken, {path.name}: {error}. Remove {path} "
                 "to fetch it again; if that does not help it was uploaded so."

@@ -234,8 +234,8 @@ def load_teacher(
 def _load(
     folder: Path, origin: Origin, dtype: str | torch.dtype | None, allow_pickle: bool, trust_remote_code: bool
 ) -> Teacher:
-    refuse_custom_code(folder, origin, trust_remote_code)
     refuse_broken_files(folder, origin)
+    refuse_custom_code(folder, origin, trust_remote_code)
     source: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(folder, **source)
     auto_class = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}.get(architecture_kind(config) or "")

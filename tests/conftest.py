@@ -2,14 +2,13 @@
 
 import os
 
-from hub_place import HF_HOME, HUB
+from hub_place import HF_HOME, HUB, IS_REAL, TOKEN
 
 # Read when huggingface_hub is imported, hence before everything else; so is what `hub_place` sets.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +16,9 @@ import datasets
 import huggingface_hub
 import pytest
 import torch
+from hub_guard import Wall
 from hub_server import Hub
+from temporary_repositories import Repositories
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -66,29 +67,58 @@ def started_hub() -> Iterator[Hub]:
     HUB.stop()
 
 
+@pytest.fixture(scope="session")
+def wall() -> Iterator[Wall]:
+    """What stands where a proxy would."""
+    wall = Wall()
+    yield wall
+    wall.close()
+
+
 @pytest.fixture
-def hub(started_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """An empty Hub on loopback, the client online; connections to any other place fail."""
-    started_hub.reset()
+def online(monkeypatch: pytest.MonkeyPatch, wall: Wall) -> Iterator[None]:
+    """The client online and without memories; to any other place than its Hub nothing gets, see `hub_guard`."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    connect = socket.socket.connect
-
-    def connect_to_loopback(self: socket.socket, address: tuple[str, int]) -> None:
-        if address[0] not in ("127.0.0.1", "::1", "localhost"):
-            raise AssertionError(f"A test has tried to connect to {address}.")
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", connect_to_loopback)
-    yield started_hub
-    started_hub.reset()
+    if IS_REAL:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield
+    else:
+        with wall.around(monkeypatch):
+            yield
     # No test finds what another one has downloaded.
     shutil.rmtree(HF_HOME / "hub", ignore_errors=True)
 
 
+@pytest.fixture
+def hub(started_hub: Hub, online: None) -> Iterator[Hub]:
+    """The test Hub, empty, with its request log and its faults; a real one has neither."""
+    if IS_REAL:
+        pytest.skip("a request log and faults are the test Hub's alone: run without HF_DWT_TEST_TOKEN")
+    started_hub.reset()
+    yield started_hub
+    started_hub.reset()
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, online: None) -> Iterator[Repositories]:
+    """Temporary repositories on the test Hub or, by opt-in, on a real one."""
+    if not IS_REAL:
+        request.getfixturevalue("hub")
+    repositories = Repositories()
+    yield repositories
+    repositories.remove()
+
+
 @pytest.fixture(params=["xet", "lfs"])
-def each_transfer(request: pytest.FixtureRequest, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """The same, for each way in which large files travel."""
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each way in which large files travel."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
+    return str(request.param)
+
+
+@pytest.fixture
+def each_transfer(each_way: str, hub: Hub) -> Hub:
+    """The test Hub, for each way in which large files travel."""
     return hub
 
 

@@ -154,6 +154,15 @@ def _branch(hub: Hub, request: Request, name: str, branch: str) -> Response:
     return _json({})
 
 
+def _tag(hub: Hub, request: Request, name: str, revision: str) -> Response:
+    repository = hub.repository(request, name, write=True)
+    tag = request.json()["tag"]
+    if tag in repository.tags:
+        raise Refused(409, f"Reference already exists: {tag}")
+    repository.tags[tag] = repository.resolve(revision).oid
+    return _json({})
+
+
 def _auth_check(hub: Hub, request: Request, name: str, write: str = "") -> Response:
     hub.repository(request, name, write=bool(write))
     return _json({})
@@ -275,6 +284,7 @@ ROUTES: list[tuple[str, str, Callable[..., Response]]] = [
     ("GET", rf"{_REPO}/refs", _refs),
     ("GET", rf"{_REPO}/commits/([^/]+)", _commits),
     ("POST", rf"{_REPO}/branch/([^/]+)", _branch),
+    ("POST", rf"{_REPO}/tag/([^/]+)", _tag),
     ("GET", rf"{_REPO}/auth-check", _auth_check),
     ("GET", rf"{_REPO}/auth-check/(write)", _auth_check),
     ("PUT", rf"{_REPO}/settings", _settings),

@@ -3,8 +3,10 @@
 import csv
 import hashlib
 import io
+import itertools
 import json
 import re
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,8 @@ USERS = {OWNER_TOKEN: ("me", "write"), READER_TOKEN: ("reader", "read")}
 
 @dataclass
 class Fault:
-    """What happens to requests: a status, or 'drop' (no answer), 'lose' (done, but no answer), 'stall' (no end)."""
+    """What happens to requests: a status, or 'drop' (no answer), 'lose' (done, but no answer), 'stall'
+    (no end), 'cut' (half of the content)."""
 
     method: str
     pattern: str
@@ -80,15 +83,21 @@ class Hub:
         return repository.commit(branch, "Add files", changes).oid
 
     def add_task(self, name: str, task: str, splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-        """Commit a task of a data set in the style of GLUE, a CSV file for each split; the last one added is known."""
-        contents, lines = {}, ["configs:", f"- config_name: {task}", "  data_files:"]
+        """Commit a task of a data set in the style of GLUE, a CSV file for each split, beside those that are there."""
+        contents = {}
         for split, rows in splits.items():
             text = io.StringIO()
             writer = csv.DictWriter(text, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
             contents[f"{task}/{split}.csv"] = text.getvalue().encode()
-            lines += [f"  - split: {split}", f"    path: {task}/{split}.csv"]
+        there = self.repositories[name].resolve("main").files if name in self.repositories else {}
+        paths = sorted({path for path in (*there, *contents) if path.endswith(".csv")})
+        lines = ["configs:"]
+        for config, members in itertools.groupby(paths, lambda path: path.split("/")[0]):
+            lines += [f"- config_name: {config}", "  data_files:"]
+            for path in members:
+                lines += [f"  - split: {Path(path).stem}", f"    path: {path}"]
         contents["README.md"] = "\n".join(["---", *lines, "---", ""]).encode()
         return self.add(name, contents, kind="dataset")
 
@@ -182,7 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("drop", "stall"):
             self._hang_up()
             return
-        response = self.hub.answer(request) if fault == "lose" or fault is None else Response(b"{}", int(fault))
+        does = fault in ("lose", "cut", None)
+        response = self.hub.answer(request) if does else Response(b"{}", int(fault or 500))
         if fault == "lose":
             self._hang_up()
             return
@@ -190,7 +200,10 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(response.content)), **response.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if fault == "cut":
+            self.wfile.write(response.content[: len(response.content) // 2])
+            self._hang_up()
+        elif self.command != "HEAD":
             self.wfile.write(response.content)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any
@@ -206,3 +219,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _hang_up(self) -> None:
         self.close_connection = True
         self.connection.close()
+
+
+def main(folder: Path) -> None:
+    """Serve from a process of its own, until its input ends; its address is printed."""
+    hub = Hub(folder)
+    hub.start()
+    print(hub.url, flush=True)
+    sys.stdin.read()
+    hub.stop()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -20,6 +20,7 @@ from hf_dwt.cli.runs import (
     comparison_table,
     make_trainer,
     mean_length,
+    publish_comparison,
     run_grown,
     run_student,
     run_twins,
@@ -112,6 +113,7 @@ def demo(
     after = type(before).from_pretrained(student_folder).eval()
     for line in completions(inputs, before.eval(), after):
         console.print(line, markup=False, highlight=False)
+    publish_comparison(recipe, runs[1:])
     plot_runs([*runs, *grown], teacher.loss, where / "curves.png")
     console.print(f"The student is in {student_folder}, the curves are in {where / 'curves.png'}.")
 

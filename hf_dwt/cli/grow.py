@@ -9,7 +9,8 @@ from transformers.utils import logging
 
 from hf_dwt.cli.recipe import parse_options, reading
 from hf_dwt.factory import from_weak_teacher, plan_growth
-from hf_dwt.model_files import load_tokenizer
+from hf_dwt.hub.access import resolve_commit
+from hf_dwt.model_files import load_tokenizer, looks_local
 from hf_dwt.sections import RecipeError
 
 
@@ -52,6 +53,9 @@ def grow(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     overrides = dict(parse_options(options))
+    if not looks_local(teacher):
+        # Configuration, weights and tokenizer are of one commit, whatever becomes of the branch meanwhile.
+        revision = resolve_commit(teacher, revision, None)
     methods = {"method": method, "depth_method": depth_method, "width_method": width_method}
     choices: dict[str, Any] = {**methods, "noise": noise, "seed": seed, "revision": revision}
     if dry_run:
@@ -75,7 +79,7 @@ def grow(
         )
     student.save_pretrained(folder)
     report.plan.save(folder)
-    tokenizer = load_tokenizer(teacher, {"revision": revision or "main"})
+    tokenizer = load_tokenizer(teacher, {"revision": revision or "main", "trust_remote_code": False})
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     for text in (report.plan, report):

@@ -90,10 +90,12 @@ def _read_tokenizer(recipe: Recipe, teacher: Teacher | None, text: Any) -> Any:
         if teacher is not None and teacher.processing_class is not None:
             return teacher.processing_class
         if "name" in recipe.student:
-            return AutoTokenizer.from_pretrained(recipe.student["name"])
+            own = {"revision": recipe.student.get("revision") or "main", "trust_remote_code": False}
+            return AutoTokenizer.from_pretrained(recipe.student["name"], **own)
         raise RecipeError("There is no teacher whose tokenizer to take: the recipe needs a `tokenizer`.")
     if section.name is not None:
-        return AutoTokenizer.from_pretrained(section.name)
+        own = {"revision": section.revision or "main", "trust_remote_code": False}
+        return AutoTokenizer.from_pretrained(section.name, **own)
     rows = _texts(text, recipe.data.text_column)
     return train_tokenizer(islice(rows, _MOST_TOKENIZER_ROWS), section.vocab_size, kind=section.kind)
 

@@ -42,6 +42,7 @@ class TokenizerSection:
     """A tokenizer to load by name, or the arguments of `train_tokenizer`. Default: the teacher's."""
 
     name: str | None = None
+    revision: str | None = None
     kind: Literal["wordpiece", "bpe"] = "wordpiece"
     vocab_size: int = 30_522
 
@@ -138,6 +139,8 @@ _SECTIONS |= {"tokenizer": TokenizerSection, "data": DataSection}
 def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `--name value` options.
 
+    The record of a student, `dwt_recipe.json`, can be read as well: it holds the recipe that it was trained by.
+
     An option names a key of any section (`--max-steps 100`, `--block-size 64`), or section and key
     (`--teacher.name ./small`); `-` and `_` are the same. Values are YAML.
 
@@ -152,6 +155,10 @@ def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} is no recipe: it should be a mapping of sections.")
+    if "schema_version" in content:
+        content = content.get("recipe")
+        if content is None:
+            raise RecipeError(f"{path} is the record of a student that was not trained by a recipe.")
     if isinstance(content.get("teacher"), str):
         content["teacher"] = {"name": content["teacher"]}
     for name, value in parse_options(options):

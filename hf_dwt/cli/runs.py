@@ -1,6 +1,6 @@
 """Running a recipe: the student with its teacher and, for comparison, alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -21,11 +21,18 @@ from hf_dwt.cli.recipe import GrowthSection, Recipe, reading
 from hf_dwt.cli.students import build_student, student_config
 from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, operations
 from hf_dwt.costs import StepCost, configured_flops
+from hf_dwt.hub.push import Target, failure, prepare, push_or_tell
 from hf_dwt.language_models import Kind
+from hf_dwt.model_files import looks_local
+from hf_dwt.publishing.comparison import add_comparison
+from hf_dwt.publishing.record import RECORD_FILE, Repetition
 from hf_dwt.sections import RecipeError
 from hf_dwt.teacher import Teacher
 from hf_dwt.trainer import DWTTrainer
 
+# Only the recipe's student is pushed, not its twins, nor what is measured or scored.
+UNPUBLISHED = {"push_to_hub": False}
+REPEAT = f"hf-dwt train {RECORD_FILE}"
 # Ten points make a curve; a recipe may say otherwise.
 _DEFAULT_ARGUMENTS = {"output_dir": "student", "eval_strategy": "steps", "eval_steps": 0.1, "logging_steps": 0.01}
 
@@ -69,8 +76,14 @@ def _without_distillation(recipe: Recipe) -> Recipe:
     return replace(recipe, arguments={name: value for name, value in recipe.arguments.items() if name not in own})
 
 
-def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False) -> Run:
+def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command: str | None = None) -> Run:
     """Train the recipe's student, with its teacher if it has one.
+
+    Args:
+        recipe: What to train.
+        inputs: Of the recipe.
+        resume: Take up an interrupted run.
+        command: Repeats the run, given the student's record; None if the recipe alone does not.
 
     Raises:
         RecipeError: If another run's checkpoints are in the way.
@@ -80,7 +93,61 @@ def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False) -> Run:
         raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or another `--output-dir`.")
     has_teacher = inputs.teacher is not None
     trainer = make_trainer(recipe, inputs, with_teacher=has_teacher)
-    return carry_out(trainer, "with teacher" if has_teacher else "alone", resume)
+    trainer.data_sources = _hub_sources(recipe)
+    if command is not None:
+        trainer.repetition = Repetition(command, _repeatable(recipe, inputs.teacher))
+    run = carry_out(trainer, "with teacher" if has_teacher else "alone", resume)
+    if trainer.state.log_history:
+        # Else it was finished before, and has its card.
+        trainer.create_model_card(model_name=_target(trainer.args).repo_id.split("/")[-1])
+    return run
+
+
+def _hub_sources(recipe: Recipe) -> list[dict[str, str | None]]:
+    """Data sets of the Hub in a recipe's `data`: what is not here, and has been read, is there."""
+    data = recipe.data
+    parts = data.source if isinstance(data.source, list) else [{"source": data.source, "revision": data.revision}]
+    named = [part for part in parts if isinstance(part, Mapping) and isinstance(part["source"], str)]
+    return [
+        {"name": part["source"], "revision": part.get("revision")}
+        for part in named
+        if not looks_local(part["source"]) and not any(character in part["source"] for character in "*?[")
+    ]
+
+
+def _repeatable(recipe: Recipe, teacher: Teacher | None) -> dict[str, Any]:
+    """The recipe as its file would have it, at the teacher's commit, without secrets and without where to push."""
+    content = {name: value for name, value in asdict(recipe).items() if value is not None}
+    if teacher is not None and teacher.origin.commit is not None:
+        content["teacher"]["revision"] = teacher.origin.commit
+    own = {name: value for name, value in recipe.arguments.items() if not name.startswith(("hub_", "push_to_hub"))}
+    return {**content, "arguments": {name: value for name, value in own.items() if not name.endswith("_token")}}
+
+
+def publish_comparison(recipe: Recipe, twins: Sequence[Run]) -> None:
+    """Tell in the student's record and card how it fares alone; where it was pushed they follow, one small commit.
+
+    The student itself is not kept waiting for that: its twins may take longer than it did.
+
+    Raises:
+        PushFailed: If they could not be pushed.
+    """
+    args = arguments_for(recipe)
+    if args.process_index > 0:
+        return
+    target = _target(args)
+    files = add_comparison(args.output_dir, [asdict(run) for run in twins], target.repo_id.split("/")[-1])
+    if args.push_to_hub:
+        try:
+            target = prepare(target, args.hub_private_repo)
+        except OSError as error:
+            raise failure(error, target, args.output_dir) from error
+        push_or_tell(files, target, "Tell how the student fares alone", args.output_dir)
+
+
+def _target(args: DWTTrainingArguments) -> Target:
+    name = args.hub_model_id or Path(args.output_dir).absolute().name
+    return Target(name, args.hub_revision or "main", args.hub_token)
 
 
 def run_twins(recipe: Recipe, inputs: Inputs, distilled: Run, cost: StepCost | None, resume: bool = False) -> list[Run]:
@@ -91,7 +158,8 @@ def run_twins(recipe: Recipe, inputs: Inputs, distilled: Run, cost: StepCost | N
     runs = []
     for name, steps in budgets.items():
         folder = Path(arguments_for(recipe).output_dir) / name.replace(", ", "-").replace(" ", "-")
-        trainer = make_trainer(recipe, inputs, with_teacher=False, output_dir=str(folder), max_steps=steps)
+        changes = {"output_dir": str(folder), "max_steps": steps}
+        trainer = make_trainer(recipe, inputs, with_teacher=False, **changes, **UNPUBLISHED)
         runs.append(carry_out(trainer, name, resume and can_resume(folder)))
     return runs
 
@@ -100,7 +168,8 @@ def run_grown(recipe: Recipe, inputs: Inputs, steps: int, method: str = "exact")
     """Train the same student alone on the same batches, grown from the teacher instead of at random."""
     folder = Path(arguments_for(recipe).output_dir) / "grown"
     grown = replace(recipe, growth=GrowthSection(method))
-    trainer = make_trainer(grown, inputs, with_teacher=False, output_dir=str(folder), max_steps=steps)
+    changes = {"output_dir": str(folder), "max_steps": steps}
+    trainer = make_trainer(grown, inputs, with_teacher=False, **changes, **UNPUBLISHED)
     return carry_out(trainer, "grown, alone")
 
 
@@ -109,7 +178,7 @@ def score_teacher(recipe: Recipe, inputs: Inputs) -> Run:
     assert inputs.teacher is not None
     trainer = DWTTrainer(
         inputs.teacher.model,
-        arguments_for(_without_distillation(recipe)),
+        arguments_for(_without_distillation(recipe), **UNPUBLISHED),
         inputs.collator,
         eval_dataset=inputs.evaluation,
         processing_class=inputs.tokenizer,

@@ -1,6 +1,6 @@
 """From a recipe to its student, by configuration or with weights."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -16,12 +16,32 @@ from transformers import (
 
 from hf_dwt.cli.recipe import Recipe, config_fields, reading
 from hf_dwt.factory import from_weak_teacher
+from hf_dwt.hub.access import resolve_commit
 from hf_dwt.language_models import Kind, architecture_kind
+from hf_dwt.model_files import looks_local, without_conversion_service
 from hf_dwt.remapping.sizes import grown_config
-from hf_dwt.sections import RecipeError, suggestion
+from hf_dwt.sections import RecipeError, check_keys, suggestion
 from hf_dwt.teacher import Teacher
 
 _MODEL_CLASSES = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}
+
+
+def pinned(recipe: Recipe) -> Recipe:
+    """The recipe with the student and the tokenizer that it names at the commits that their revisions mean now.
+
+    Whatever becomes of a branch while the run goes on, all that is read of it, by each of the twins too, is of one
+    commit. A teacher is read once, and pinned then.
+    """
+    student, tokenizer = recipe.student, recipe.tokenizer
+    if "name" in student:
+        student = {**student, "revision": _commit_of(student["name"], student.get("revision"), "student")}
+    if tokenizer is not None and tokenizer.name is not None:
+        tokenizer = replace(tokenizer, revision=_commit_of(tokenizer.name, tokenizer.revision, "tokenizer"))
+    return replace(recipe, student=student, tokenizer=tokenizer)
+
+
+def _commit_of(name: str, revision: str | None, role: str) -> str | None:
+    return revision if looks_local(name) else resolve_commit(name, revision, None, role=role)
 
 
 def read_teacher_config(recipe: Recipe) -> PreTrainedConfig | None:
@@ -29,8 +49,9 @@ def read_teacher_config(recipe: Recipe) -> PreTrainedConfig | None:
     if recipe.teacher is None:
         return None
     section = recipe.teacher
+    revision = _commit_of(section.name, section.revision, "teacher")
     return AutoConfig.from_pretrained(
-        section.name, revision=section.revision or "main", trust_remote_code=section.trust_remote_code
+        section.name, revision=revision or "main", trust_remote_code=section.trust_remote_code
     )
 
 
@@ -60,14 +81,16 @@ def student_config(
     if recipe.growth is not None and teacher_config is not None:
         return _grown_config(chosen, teacher_config)
     if "name" in chosen:
-        return AutoConfig.from_pretrained(chosen["name"])
+        check_keys("`student` with a `name`", chosen, ["name", "revision"])
+        return AutoConfig.from_pretrained(**_named_student(recipe))
     model_type = chosen.pop("model_type", None)
     if model_type is None and teacher_config is None:
         raise RecipeError("`student` has neither `model_type` nor `name`, and there is no teacher to take one from.")
     settings: dict[str, Any] = _vocabulary(teacher_config, tokenizer)
     if model_type is None:
         assert teacher_config is not None
-        settings = teacher_config.to_dict() | settings
+        # The name is of weights that the student does not have.
+        settings = {k: v for k, v in teacher_config.to_dict().items() if k != "_name_or_path"} | settings
         model_type = teacher_config.model_type
     config_class, known = CONFIG_MAPPING[model_type], config_fields(model_type)
     for key, value in chosen.items():
@@ -76,6 +99,12 @@ def student_config(
         settings[config_class.attribute_map.get(key, key)] = value
     with reading("student"):
         return config_class(**settings)
+
+
+def _named_student(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a student that starts from a model."""
+    name, revision = recipe.student["name"], recipe.student.get("revision")
+    return {"pretrained_model_name_or_path": name, "revision": revision or "main", "trust_remote_code": False}
 
 
 def _grown_config(chosen: dict[str, Any], teacher_config: PreTrainedConfig) -> PreTrainedConfig:
@@ -105,7 +134,8 @@ def build_student(
         student: PreTrainedModel = from_weak_teacher(teacher, config, seed=seed, **asdict(recipe.growth))
         return student
     if "name" in recipe.student:
-        return _MODEL_CLASSES[kind].from_pretrained(recipe.student["name"])
+        with without_conversion_service():
+            return _MODEL_CLASSES[kind].from_pretrained(**_named_student(recipe), use_safetensors=True)
     set_seed(seed)
     return new_model(config, kind)
 

@@ -10,15 +10,17 @@ from transformers import PreTrainedConfig
 from hf_dwt.cli.inputs import read_inputs
 from hf_dwt.cli.recipe import Recipe, read_recipe
 from hf_dwt.cli.runs import (
+    REPEAT,
     arguments_for,
     comparison_table,
     mean_length,
+    publish_comparison,
     run_student,
     run_twins,
     score_teacher,
     step_cost,
 )
-from hf_dwt.cli.students import num_parameters, objective_of, read_teacher_config, student_config
+from hf_dwt.cli.students import num_parameters, objective_of, pinned, read_teacher_config, student_config
 from hf_dwt.comparison import summary
 from hf_dwt.costs import StepCost
 from hf_dwt.language_models import Kind
@@ -49,8 +51,9 @@ def train(recipe_path: str | Path, options: Sequence[str] = (), *, dry_run: bool
     if dry_run:
         console.print(_forecast(recipe))
         return
+    recipe = pinned(recipe)
     inputs = read_inputs(recipe, args.seed)
-    run = run_student(recipe, inputs, resume)
+    run = run_student(recipe, inputs, resume, command=f"{REPEAT} --baseline" if baseline else REPEAT)
     teacher_config = inputs.teacher and inputs.teacher.model.config
     config = student_config(recipe, teacher_config, inputs.tokenizer)
     cost = _count_cost(recipe, inputs.kind, config, teacher_config, mean_length(recipe, inputs))
@@ -59,11 +62,13 @@ def train(recipe_path: str | Path, options: Sequence[str] = (), *, dry_run: bool
     console.print(comparison_table([run, *twins], teacher, cost))
     for line in summary(run, *twins) if twins else ():
         console.print(line)
-    console.print(f"The student is in {args.output_dir}.")
+    publish_comparison(recipe, twins)
+    console.print(f"The student is in {args.output_dir}, with its card.")
 
 
 def _forecast(recipe: Recipe) -> Table:
     """What a run would be, from configurations alone."""
+    recipe = pinned(recipe)
     teacher, args = read_teacher_config(recipe), arguments_for(recipe)
     kind = objective_of(recipe, teacher)
     student = student_config(recipe, teacher)

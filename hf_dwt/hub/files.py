@@ -30,17 +30,22 @@ def checkpoint_files(folder: str | Path, path_in_repo: str) -> dict[str, Path]:
     return {f"{path_in_repo}/{path.relative_to(folder).as_posix()}": path for path in paths}
 
 
+def files_with_token(files: Files, token: str | None) -> list[str]:
+    """Names of the files that hold a token in what is read as text."""
+    texts = {name: path for name, path in files.items() if token and path.suffix in _READ_AS_TEXT}
+    return [name for name, path in texts.items() if str(token) in path.read_text(errors="replace")]
+
+
 def refuse_token(files: Files, token: str | None) -> None:
     """Look for a token in what is read as text.
 
     Raises:
         ValueError: Naming the file that holds it.
     """
-    for name, path in files.items():
-        if token and path.suffix in _READ_AS_TEXT and token in path.read_text(errors="replace"):
-            raise ValueError(
-                f"{name} holds your Hub token and is not pushed: take it out of {path}, and renew the token."
-            )
+    for name in files_with_token(files, token):
+        raise ValueError(
+            f"{name} holds your Hub token and is not pushed: take it out of {files[name]}, and renew the token."
+        )
 
 
 @contextmanager

@@ -3,21 +3,24 @@
 import hashlib
 import shlex
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants, get_token
 from huggingface_hub.hf_api import RepoFile
 
-from hf_dwt.hub.access import require_write_access, writing_fault
-from hf_dwt.hub.files import Files, refuse_token
-from hf_dwt.hub.transience import Patience, is_transient, patiently, status_of, within
+from hf_dwt.hub.access import require_write_access, writing_error, writing_fault
+from hf_dwt.hub.files import Files, files_with_token, refuse_token, student_files
+from hf_dwt.hub.transience import Patience, is_transient, patiently, status_of
 
 _PRECONDITION_FAILED = 412
 _SLOWEST_BYTES_PER_SECOND = 500_000
+# Seconds for an answer to a request that sends nothing.
+_ANSWER = 30.0
 _NOT_PUSHED = ("checkpoint-*", "*.bin", "*.pt", "*.pth", "_*", "trainer_state.json", "run.json")
 
 
-class PushFailed(RuntimeError):
+class PushFailed(OSError):
     """Something could not be pushed; it is on disk, and the message tells how to push it."""
 
 
@@ -49,19 +52,22 @@ def prepare(target: Target, private: bool | None) -> Target:
         OSError: If the Hub does not answer.
     """
     api = HfApi(token=target.token)
+    limit = min(target.patience.limit, _ANSWER)
     try:
         repo_id = patiently(
-            lambda _: api.create_repo(target.repo_id, private=private, exist_ok=True).repo_id, target.patience
+            lambda _: api.create_repo(target.repo_id, private=private, exist_ok=True).repo_id, target.patience, limit
         )
-        target = Target(repo_id, target.revision, target.token, target.patience)
-        require_write_access(repo_id, target.token)
-        if target.revision != "main":
-            patiently(lambda _: api.create_branch(repo_id, branch=target.revision, exist_ok=True), target.patience)
-    except PermissionError:
-        raise
     except Exception as error:
-        kind = PermissionError if status_of(error) in (401, 403) else OSError
-        raise kind(f"{target} {writing_fault(error)}") from error
+        raise writing_error(str(target), error) from error
+    target = Target(repo_id, target.revision, target.token, target.patience)
+    require_write_access(repo_id, target.token)
+    try:
+        if target.revision != "main":
+            patiently(
+                lambda _: api.create_branch(repo_id, branch=target.revision, exist_ok=True), target.patience, limit
+            )
+    except Exception as error:
+        raise writing_error(str(target), error) from error
     return target
 
 
@@ -80,15 +86,37 @@ def push(files: Files, target: Target, message: str) -> CommitInfo:
     limit = target.patience.limit + sum(path.stat().st_size for path in files.values()) / _SLOWEST_BYTES_PER_SECOND
 
     def attempt(number: int) -> CommitInfo:
-        return within(limit, lambda: _commit(api, files, target, message, is_first=number == 0))
+        return _commit(api, files, target, message, is_first=number == 0)
 
     try:
-        return patiently(attempt, target.patience)
+        return patiently(attempt, target.patience, limit)
     except Exception as error:
         if is_transient(error) and status_of(error) is None:
             # The Xet client says the same of a refused token and of a lost connection.
-            require_write_access(target.repo_id, target.token)
+            _refuse_reader(target)
         raise
+
+
+def push_or_tell(files: Files, target: Target, message: str, folder: str | Path) -> CommitInfo:
+    """Push files of a folder as one commit, or tell how to do it by hand.
+
+    Raises:
+        PushFailed: If it could not be done.
+    """
+    try:
+        return push(files, target, message)
+    except Exception as error:
+        raise failure(error, target, folder) from error
+
+
+def _refuse_reader(target: Target) -> None:
+    """Raise a `PermissionError` if the Hub says that a token may not write; if it says nothing, do nothing."""
+    try:
+        require_write_access(target.repo_id, target.token)
+    except PermissionError:
+        raise
+    except OSError:
+        return
 
 
 def _commit(api: HfApi, files: Files, target: Target, message: str, *, is_first: bool) -> CommitInfo:
@@ -122,13 +150,22 @@ def _hash(path: Path, is_large: bool) -> str:
 def failure(error: Exception, target: Target, folder: str | Path) -> PushFailed:
     """Tell of a push that failed for good, and how to finish by hand what lies in a folder."""
     reason = f"a newer commit is in the way: {error}" if status_of(error) == _PRECONDITION_FAILED else _reason(error)
-    exclude = " ".join(f"--exclude {shlex.quote(each)}" for each in _NOT_PUSHED)
+    exclude = " ".join(f"--exclude {shlex.quote(each)}" for each in _not_pushed(Path(folder), target.token))
     command = f"hf upload {target.repo_id} {shlex.quote(str(folder))} . --revision {target.revision} {exclude}"
     return PushFailed(
         f"The student could not be pushed to {target}: {reason}. It is in {folder}. This command pushes it:\n{command}"
     )
 
 
+def _not_pushed(folder: Path, token: str | None) -> list[str]:
+    """Patterns of what lies in a folder and is no part of the student, or holds the token."""
+    pushed = student_files(folder) if folder.is_dir() else {}
+    tops = {name.split("/")[0] for name in pushed if name not in files_with_token(pushed, token or get_token())}
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    others = [f"{each.name}/*" if each.is_dir() else each.name for each in there if each.name not in tops]
+    return [*_NOT_PUSHED, *(each for each in others if not any(fnmatch(each, known) for known in _NOT_PUSHED))]
+
+
 def _reason(error: Exception) -> str:
-    text = str(error) if isinstance(error, PermissionError) else writing_fault(error)
+    text = str(error) if isinstance(error, PermissionError | ValueError) else writing_fault(error)
     return " ".join(text.split()).rstrip(".")

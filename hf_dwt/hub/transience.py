@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx2
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 Result = TypeVar("Result")
 
@@ -43,19 +44,27 @@ def is_transient(error: Exception) -> bool:
     status = status_of(error)
     if status is not None:
         return status == _TOO_MANY_REQUESTS or status >= 500
+    if isinstance(error, LocalEntryNotFoundError):
+        # So the client tells that it could not ask, and has nothing in the cache either.
+        return isinstance(error.__cause__, Exception) and is_transient(error.__cause__)
     # The Xet client tells of its connections by the built-in errors.
     return isinstance(error, httpx2.TransportError | Stalled | ConnectionError | TimeoutError | RuntimeError)
 
 
-def patiently(attempt: Callable[[int], Result], patience: Patience) -> Result:
+def patiently(attempt: Callable[[int], Result], patience: Patience, limit: float | None = None) -> Result:
     """Call with 0, 1, ... until it succeeds, fails for good or has failed `patience.attempts` times.
 
+    Args:
+        attempt: What to do; it may run in a thread of its own.
+        patience: How often, and how long.
+        limit: Seconds for each attempt, instead of the limit of `patience`.
+
     Raises:
-        Exception: What the last attempt has raised.
+        Exception: What the last attempt has raised; `Stalled` if it was left behind.
     """
     for number in range(patience.attempts):
         try:
-            return attempt(number)
+            return within(patience.limit if limit is None else limit, partial(attempt, number))
         except Exception as error:
             if not is_transient(error) or number == patience.attempts - 1:
                 raise

@@ -6,7 +6,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData, constants
 
-CURVES_FILE = "training_curves.png"
+from hf_dwt.model_files import looks_local
+
+CARD_FILE, CURVES_FILE = "README.md", "training_curves.png"
 
 _TASKS = {"masked": "fill-mask", "causal": "text-generation"}
 _SIZES = (
@@ -43,7 +45,7 @@ def card_of(
         library_name="transformers",
         pipeline_tag=_TASKS[record["kind"]],
         tags=["hf_dwt", *(["distillation"] if record["teacher"] else []), *tags],
-        datasets=list(datasets) or None,
+        datasets=list(dict.fromkeys([*datasets, *_named(record)])) or None,
         model_name=name if record["results"] else None,
         eval_results=_eval_results(record) or None,
         **_base_model(record),
@@ -58,9 +60,14 @@ def _base_model(record: Mapping[str, Any]) -> dict[str, Any]:
     if teacher and teacher["commit"]:
         # The Hub knows four relations; none is distillation, this one is nearest.
         return {"base_model": teacher["name"], "base_model_relation": "finetune"}
-    if student["commit"] and student["started_from"]:
+    if _started_from_weights(record) and student["commit"]:
         return {"base_model": student["started_from"], "base_model_relation": "finetune"}
     return {}
+
+
+def _started_from_weights(record: Mapping[str, Any]) -> bool:
+    """Only a recipe tells: transformers gives a model that was made from a configuration alone the same name."""
+    return bool(record["recipe"]) and "name" in record["recipe"]["student"]
 
 
 def _eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
@@ -69,14 +76,19 @@ def _eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=_TASKS[record["kind"]],
-            dataset_type=record["data"]["name"] or "held-out",
-            dataset_name=record["data"]["name"] or _HELD_OUT,
+            dataset_type=next(iter(_named(record)), "held-out"),
+            dataset_name=" and ".join(_named(record)) or _HELD_OUT,
+            dataset_split="held out" if _named(record) else None,
             metric_type=names[key],
             metric_value=round(results[key], 6),
         )
         for key in names
         if key in results
     ]
+
+
+def _named(record: Mapping[str, Any]) -> list[str]:
+    return [each["name"] for each in record["data"]["sources"]]
 
 
 def _introduction(record: Mapping[str, Any]) -> str:
@@ -101,15 +113,26 @@ def _sections(record: Mapping[str, Any], has_curves: bool) -> Iterator[str]:
     if record["teacher"]:
         yield _section("Teacher", _teacher(record["teacher"]))
         yield _section("Objective", _objective(record["objective"]))
-    yield _section("Student", _student(record["student"]))
+    yield _section("Student", _student(record))
     yield _section("Training", _training(record))
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    yield _section("To repeat it", [f"```bash\n{record['command']}\n```", f"Versions: {versions}.", _REMARK])
+    yield _section("To repeat it", [*_repetition(record), f"Versions: {versions}.", _REMARK])
 
 
 _REMARK = (
     "`dwt_recipe.json` holds everything above and all arguments, for programs; `training_args.json` the arguments."
 )
+
+
+def _repetition(record: Mapping[str, Any]) -> Iterator[str]:
+    recipe = record["recipe"]
+    if recipe is None:
+        yield "It was started by this command; a script that it names is not part of this repository."
+    elif record["data"]["sources"]:
+        yield "With `dwt_recipe.json` of this repository:"
+    else:
+        yield "With `dwt_recipe.json` of this repository, and the text that it names at hand:"
+    yield f"```bash\n{record['command']}\n```"
 
 
 def _section(title: str, lines: Sequence[str]) -> str:
@@ -128,13 +151,13 @@ def _results(record: Mapping[str, Any]) -> list[str]:
         "eval_gap": "gap (its loss minus the teacher's)",
     }
     rows = [f"| {text} | {results[key]:.4f} |" for key, text in names.items() if key in results]
-    lines = [f"On the {_HELD_OUT}:", "\n".join(["| | |", "|---|---|", *rows])]
+    lines = [f"On the {_HELD_OUT}:", "\n".join(["| measure | value |", "|---|---|", *rows])]
     for twin in record["baseline"]:
         gain = twin["loss"] - results["eval_loss"]
         verdict = "lower" if gain > 0 else "higher"
         lines.append(
-            f"The same student {twin['name']} ({twin['steps']:,} steps): loss {twin['loss']:.4f}; with its teacher "
-            f"it is {abs(gain):.4f} nats {verdict}."
+            f"The same student {twin['name']} ({twin['steps']:,} steps), has a loss of {twin['loss']:.4f}; with its "
+            f"teacher it is {abs(gain):.4f} nats {verdict}."
         )
     return lines
 
@@ -159,7 +182,8 @@ def _objective(objective: Mapping[str, Any]) -> list[str]:
     return [intro, table]
 
 
-def _student(student: Mapping[str, Any]) -> list[str]:
+def _student(record: Mapping[str, Any]) -> list[str]:
+    student = record["student"]
     config = student["config"]
     sizes = ", ".join(f"`{name}` {config[name]:,}" for name in _SIZES if isinstance(config.get(name), int))
     growth = student["growth"]
@@ -170,7 +194,10 @@ def _student(student: Mapping[str, Any]) -> list[str]:
             f"{growth['outcome'] or 'not compared with it'}."
         )
     elif student["started_from"]:
-        start = "It started from weights that had been trained before."
+        name = Path(student["started_from"]).name if looks_local(student["started_from"]) else student["started_from"]
+        start = f"It started from the trained weights of `{name}`."
+        if not _started_from_weights(record):
+            start = f"It was made from `{name}`: from its trained weights, or from its configuration and at random."
     else:
         start = "It started from random weights."
     return [f"Sizes: {sizes}.", start]
@@ -179,7 +206,8 @@ def _student(student: Mapping[str, Any]) -> list[str]:
 def _training(record: Mapping[str, Any]) -> list[str]:
     training, data = record["training"], record["data"]
     examples = "a stream of examples" if data["num_examples"] is None else f"{data['num_examples']:,} examples"
-    named = f" of {data['name']}" if data["name"] else ""
+    links = (f"[{each['name']}]({constants.ENDPOINT}/datasets/{each['name']})" for each in data["sources"])
+    named = f" of {' and '.join(links)}" if data["sources"] else ""
     vocabulary = record["vocabulary"]
     lines = [
         f"{training['steps']:,} optimiser steps over {examples}{named}: {training['tokens']:,} tokens with padding, in "

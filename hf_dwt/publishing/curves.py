@@ -17,7 +17,9 @@ _CURVES = {
 
 def draw_curves(log_history: Sequence[Mapping[str, float]], path: str | Path) -> bool:
     """Draw the losses that were logged into a PNG file; False if there are none, or matplotlib is missing."""
-    curves = {key: [(each["step"], each[key]) for each in log_history if key in each] for key in _CURVES}
+    # The last value of a step: an evaluation may be repeated at the end.
+    by_step = {key: {each["step"]: each[key] for each in log_history if key in each} for key in _CURVES}
+    curves = {key: list(values.items()) for key, values in by_step.items()}
     if not any(curves.values()):
         return False
     try:

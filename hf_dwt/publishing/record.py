@@ -26,7 +26,6 @@ SCHEMA_VERSION = 1
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "huggingface_hub")
 _PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_TWINS = ("alone-equal-steps", "alone-equal-cost")
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class TrainingFacts:
         seconds: Wall-clock.
         teacher_share: Of a distilled step's operations, 0 to 1; None if they could not be counted.
         num_examples: Of the training set, None of a stream.
-        data: What the training set calls itself, if it does.
+        sources: Data sets of the Hub that the training set was made of, by `name` and `revision`, where it is known.
         log_history: Of the trainer.
     """
 
@@ -65,8 +64,21 @@ class TrainingFacts:
     seconds: float
     teacher_share: float | None
     num_examples: int | None
-    data: str | None
+    sources: Sequence[Mapping[str, str | None]]
     log_history: Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """How a run can be repeated from its record alone.
+
+    Attributes:
+        command: Takes the record.
+        recipe: What the command reads there.
+    """
+
+    command: str
+    recipe: Mapping[str, Any]
 
 
 def record_of(
@@ -78,10 +90,11 @@ def record_of(
     teacher: TeacherFacts | None,
     training: TrainingFacts,
     processing_class: Any | None,
+    repetition: Repetition | None = None,
 ) -> dict[str, Any]:
     """Build the record of a student, which holds numbers, text, lists and mappings only.
 
-    A value that is not known is None.
+    A value that is not known is None; `baseline` is filled later, see `add_comparison`.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -90,7 +103,7 @@ def record_of(
         "teacher": None if teacher is None else _teacher(teacher, training.log_history),
         "objective": None if teacher is None else _objective(choices, training),
         "vocabulary": vocabulary_fingerprint(processing_class),
-        "data": {"name": training.data, "num_examples": training.num_examples},
+        "data": {"sources": list(training.sources), "num_examples": training.num_examples},
         "training": {
             "steps": training.steps,
             "tokens": training.tokens,
@@ -98,11 +111,12 @@ def record_of(
             "teacher_share": training.teacher_share,
         },
         "results": results_of(training.log_history),
-        "baseline": _twins(Path(args.output_dir)),
+        "baseline": [],
         "seeds": {"seed": args.seed, "data_seed": args.data_seed},
         "arguments": arguments_of(args),
         "versions": {"hf_dwt": __version__, "python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
-        "command": command_line(),
+        "command": command_line() if repetition is None else repetition.command,
+        "recipe": None if repetition is None else repetition.recipe,
     }
 
 
@@ -165,7 +179,7 @@ def command_line() -> str:
 def write(record: Mapping[str, Any], folder: str | Path) -> None:
     """Write the record and the training arguments into a folder."""
     for name, content in ((RECORD_FILE, record), (ARGUMENTS_FILE, record["arguments"])):
-        Path(folder, name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        Path(folder, name).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _student(student: PreTrainedModel) -> dict[str, Any]:
@@ -224,10 +238,3 @@ def _logged_weights(training: TrainingFacts) -> list[list[float]]:
     ]
     last = len(logged) - 1
     return [logged[place] for place in dict.fromkeys(round(share * last) for share in _PROGRESS)] if logged else []
-
-
-def _twins(folder: Path) -> list[dict[str, Any]]:
-    """Results of the same student alone, where they lie beside it."""
-    found = [folder / name / "run.json" for name in _TWINS]
-    runs = [json.loads(path.read_text()) for path in found if path.is_file()]
-    return [{name: run[name] for name in ("name", "steps", "loss", "accuracy")} for run in runs]

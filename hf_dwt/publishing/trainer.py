@@ -1,11 +1,10 @@
 """The part of the trainer that saves and pushes the student."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from accelerate.utils import broadcast_object_list
 from huggingface_hub import CommitInfo
@@ -16,13 +15,20 @@ from transformers.utils.hub import PushInProgress
 
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.costs import StepCost, configured_flops
-from hf_dwt.hub.files import Files, checkpoint_files, snapshot_of, student_files
-from hf_dwt.hub.push import PushFailed, Target, failure, prepare, push
+from hf_dwt.hub.files import checkpoint_files, snapshot_of, student_files
+from hf_dwt.hub.push import PushFailed, Target, failure, prepare, push_or_tell
 from hf_dwt.hub.transience import Patience
 from hf_dwt.language_models import Kind
-from hf_dwt.publishing.card import CURVES_FILE, card_of
+from hf_dwt.publishing.card import CARD_FILE, CURVES_FILE, card_of
 from hf_dwt.publishing.curves import draw_curves
-from hf_dwt.publishing.record import TeacherFacts, TrainingFacts, record_of, without_tokens, write
+from hf_dwt.publishing.record import (
+    Repetition,
+    TeacherFacts,
+    TrainingFacts,
+    record_of,
+    without_tokens,
+    write,
+)
 from hf_dwt.publishing.tally import Tally
 from hf_dwt.remapping.plan import save_plan_of
 from hf_dwt.self_restoring import set_aside
@@ -37,12 +43,16 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
 
     Attributes:
         patience: With the Hub; may be replaced.
+        data_sources: Data sets of the Hub that the training set was made of, each with `name` and `revision`.
+        repetition: What the record says of repeating the run, where it can be repeated from that alone.
     """
 
     kind: Kind | None = None
     choices: DistillationArguments
     patience = Patience()
     tally: Tally
+    data_sources: Sequence[Mapping[str, str | None]] = ()
+    repetition: Repetition | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.tally = Tally()
@@ -89,14 +99,13 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
         if self.kind is None or not isinstance(student, PreTrainedModel):
             return None
         dataset = self.train_dataset
-        named = dataset.info.dataset_name if isinstance(dataset, datasets.Dataset) else None
         training = TrainingFacts(
             steps=self.state.global_step,
             tokens=self.tally.tokens * self.accelerator.num_processes,
             seconds=self.tally.seconds,
             teacher_share=self._teacher_share(student),
             num_examples=len(dataset) if dataset is not None and has_length(dataset) else None,
-            data=named,
+            sources=self.data_sources,
             log_history=self.state.log_history,
         )
         return record_of(
@@ -107,6 +116,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             teacher=self.teacher_facts(),
             training=training,
             processing_class=self.processing_class,
+            repetition=self.repetition,
         )
 
     def _teacher_share(self, student: PreTrainedModel) -> float | None:
@@ -150,7 +160,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
                 language=given.get("language"),
                 licence=given.get("license"),
             )
-            (folder / "README.md").write_text(card, encoding="utf-8")
+            (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
     # Pushing
 
@@ -205,9 +215,12 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
         self._finish_current_push()
 
         def push_student() -> CommitInfo | Future[CommitInfo]:
-            self.create_model_card(**{"model_name": target.repo_id.split("/")[-1], **card})
             folder = self.args.output_dir
-            job = self._pusher.submit(_push_or_tell, student_files(folder), target, commit_message or "", folder)
+            try:
+                self.create_model_card(**{"model_name": target.repo_id.split("/")[-1], **card})
+            except OSError as error:
+                raise failure(error, target, folder) from error
+            job = self._pusher.submit(push_or_tell, student_files(folder), target, commit_message or "", folder)
             return job.result() if blocking else job
 
         pushed: CommitInfo | Future[CommitInfo] | None = self._on_first_rank(push_student)
@@ -229,7 +242,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
         kept = snapshot.__enter__()
         message = f"Training in progress, step {self.state.global_step}"
         target = self._target(self.hub_model_id, None, None)
-        job = self._pusher.submit(_push_or_tell, kept, target, message, checkpoint_folder)
+        job = self._pusher.submit(push_or_tell, kept, target, message, checkpoint_folder)
         job.add_done_callback(lambda done: self._note(done, snapshot))
         earlier: list[Any] = self.push_in_progress.jobs if busy and self.push_in_progress is not None else []
         self.push_in_progress = PushInProgress([*earlier, job])
@@ -281,13 +294,6 @@ def _share(
         return StepCost(*(configured_flops(each, kind, *shape) for each in (student, teacher))).teacher_share
     except ValueError:
         return None
-
-
-def _push_or_tell(files: Files, target: Target, message: str, folder: str) -> CommitInfo:
-    try:
-        return push(files, target, message)
-    except Exception as error:
-        raise failure(error, target, folder) from error
 
 
 def _as_list(value: str | list[str] | None) -> list[str]:

@@ -85,7 +85,7 @@ def test_a_value_of_a_wrong_type_is_told_in_one_line_with_its_section(
 
 
 def test_a_type_error_in_our_own_code_is_no_fault_of_the_users(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise TypeError("unsupported operand type(s)")
 
     monkeypatch.setattr(cli_train, "run_student", broken)

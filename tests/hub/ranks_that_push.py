@@ -25,7 +25,7 @@ def told(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
         trainer = make_trainer(folder, **common, **settings)
         trainer.patience = Patience(attempts=2, first_wait=0.01, limit=5.0)
         trainer.train()
-    except (PermissionError, RuntimeError) as error:
+    except OSError as error:
         return {"type": type(error).__name__, "text": str(error)}
     return {"type": "", "text": ""}
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hub_server import OWNER_TOKEN, Hub
 from tiny_runs import make_teacher, tokenizer
 
@@ -32,9 +33,9 @@ except Exception as error:
 """
 
 
-def run_until_full(what: str, folder: Path) -> str:
+def run_until_full(what: str, folder: Path, *, xet: bool = False) -> str:
     environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[1]}:{os.environ.get('PYTHONPATH', '')}"}
-    environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": str(int(not xet)), "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-c", SCRIPT, what, str(folder / "student"), OWNER_TOKEN]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 3, ran.stderr
@@ -47,10 +48,11 @@ def test_a_student_that_could_not_be_saved_is_not_pushed(hub: Hub, tmp_path: Pat
     assert hub.count("POST", "/commit/") == 0
 
 
-def test_a_teacher_that_could_not_be_fetched_is_told(hub: Hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("xet", [False, True])
+def test_a_teacher_that_could_not_be_fetched_is_told(xet: bool, hub: Hub, tmp_path: Path) -> None:
     make_teacher().save_pretrained(tmp_path / "teacher")
     tokenizer().save_pretrained(tmp_path / "teacher")
     hub.add("me/small", tmp_path / "teacher")
-    said = run_until_full("pull", tmp_path)
+    said = run_until_full("pull", tmp_path, xet=xet)
     assert said.startswith("OSError The teacher 'me/small' at commit ")
     assert "File too large" in said

@@ -16,12 +16,13 @@ RECORD = {
     "teacher": None,
     "objective": None,
     "vocabulary": None,
-    "data": {"name": None, "num_examples": None},
+    "data": {"sources": [], "num_examples": None},
     "training": {"steps": 10, "tokens": 5000, "seconds": 12.34, "teacher_share": None},
     "results": None,
     "baseline": [],
     "versions": {"torch": "2.13"},
     "command": "python train.py",
+    "recipe": None,
 }
 TEACHER = {"architecture": "GPT2LMHeadModel", "num_parameters": 400, "held_out_loss": 2.0}
 LINE = [[0.0, 4.0], [1.0, 1.0]]
@@ -57,8 +58,8 @@ def test_what_the_teacher_brought_over_the_student_alone_is_said() -> None:
     twins = [{"name": "alone, equal steps", "steps": 10, "loss": 2.75, "accuracy": 0.3}]
     twins += [{"name": "alone, equal cost", "steps": 12, "loss": 2.25, "accuracy": 0.3}]
     card = card_of({**RECORD, "results": {"eval_loss": 2.5}, "baseline": twins}, "student", has_curves=True)
-    assert "alone, equal steps (10 steps): loss 2.7500; with its teacher it is 0.2500 nats lower." in card
-    assert "alone, equal cost (12 steps): loss 2.2500; with its teacher it is 0.2500 nats higher." in card
+    assert "alone, equal steps (10 steps), has a loss of 2.7500; with its teacher it is 0.2500 nats lower." in card
+    assert "alone, equal cost (12 steps), has a loss of 2.2500; with its teacher it is 0.2500 nats higher." in card
     assert "](training_curves.png)" in card
 
 
@@ -66,3 +67,31 @@ def test_a_teacher_larger_than_its_student_is_called_so() -> None:
     teacher = {**TEACHER, "num_parameters": 2000, "name": None, "commit": None}
     card = card_of({**RECORD, "teacher": teacher, "objective": OBJECTIVE}, "student", has_curves=False)
     assert "a model 2.00 times its size: ordinary distillation" in card
+
+
+def test_what_was_read_from_the_hub_is_named_and_linked() -> None:
+    sources = [{"name": "me/words", "revision": None}]
+    card = card_of(
+        {
+            **RECORD,
+            "data": {"sources": sources, "num_examples": 7},
+            "results": {"eval_loss": 2.5},
+            "recipe": {"student": {}},
+        },
+        "student",
+        has_curves=False,
+        datasets=["me/more"],
+    )
+    assert metadata(card)["datasets"] == ["me/more", "me/words"]
+    assert "7 examples of [me/words](http" in card
+    assert "With `dwt_recipe.json` of this repository:" in card
+
+
+def test_where_it_started_is_claimed_only_where_it_is_known() -> None:
+    named = {**RECORD["student"], "started_from": "me/start", "commit": "c" * 40}
+    perhaps = card_of({**RECORD, "student": named}, "student", has_curves=False)
+    assert "from its trained weights, or from its configuration and at random" in perhaps
+    assert "base_model" not in metadata(perhaps)
+    surely = card_of({**RECORD, "student": named, "recipe": {"student": {"name": "me/start"}}}, "s", has_curves=False)
+    assert "It started from the trained weights of `me/start`." in surely
+    assert metadata(surely)["base_model"] == "me/start"

@@ -22,7 +22,7 @@ from hf_dwt.publishing.record import (
 )
 from hf_dwt.teacher import Origin
 
-TRAINING = TrainingFacts(3, 100, 1.5, None, 24, None, [])
+TRAINING = TrainingFacts(3, 100, 1.5, None, 24, [], [])
 
 
 def test_arguments_hold_no_token_and_are_json(tmp_path: Path) -> None:
@@ -82,9 +82,6 @@ def test_the_command_is_shown_without_tokens(given: list[str], shown: str, monke
 
 
 def test_a_record_can_be_read_again(tmp_path: Path) -> None:
-    (tmp_path / "alone-equal-steps").mkdir()
-    twin = {"name": "alone, equal steps", "steps": 3, "loss": 2.5, "accuracy": 0.1, "curve": []}
-    (tmp_path / "alone-equal-steps" / "run.json").write_text(json.dumps(twin))
     record = record_of(
         make_student(),
         arguments(tmp_path, seed=7),
@@ -97,13 +94,13 @@ def test_a_record_can_be_read_again(tmp_path: Path) -> None:
     write(record, tmp_path)
     assert json.loads((tmp_path / "dwt_recipe.json").read_text()) == record
     assert (record["schema_version"], record["seeds"]["seed"], record["teacher"]) == (1, 7, None)
-    assert record["baseline"] == [{name: twin[name] for name in ("name", "steps", "loss", "accuracy")}]
+    assert record["baseline"] == []
     assert record["versions"]["torch"] == torch.__version__
 
 
 def test_weights_that_follow_the_gap_are_those_that_were_logged() -> None:
     logs = [{"soft_loss_weight": 4.0 - step, "step": step} for step in range(1, 5)] + [{"eval_loss": 1.0, "step": 4}]
-    known = TrainingFacts(4, 100, 1.5, None, 24, None, logs)
+    known = TrainingFacts(4, 100, 1.5, None, 24, [], logs)
     teacher = TeacherFacts(Origin("me/small"), "BertForMaskedLM", 99)
 
     def objective(training: TrainingFacts, **choices: Any) -> dict[str, Any]:
