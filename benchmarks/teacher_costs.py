@@ -1,13 +1,15 @@
 """What is left of a teacher's cost once it has been let go, or was paid for before: against the student alone.
 
-    python -m benchmarks.teacher_costs [--rounds 3] [--only steps memory]
+    python -m benchmarks.teacher_costs [--rounds 3] [--only steps reading memory]
 
 Seconds are medians over rounds in which the arms take turns. Results are kept in results/teacher-costs-cpu.json.
 """
 
 import gc
+import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +50,40 @@ def write_cache(arms: Arms, folder: Path) -> TeacherCache:
     return cache_teacher(teacher, arms.dataset, folder, data_collator=arms.collator)
 
 
+def reading(rounds: int, setting: Setting = SMALL) -> dict[str, Any]:
+    """Looking a batch up in a cache, which happens before the step without workers, against a step of the student."""
+    with tempfile.TemporaryDirectory() as folder:
+        arms = Arms(setting)
+        write_cache(arms, Path(folder))
+        rows = list(arms.dataset)
+        size = setting.batch_size
+        batches = [arms.collator(rows[start : start + size]) for start in range(0, len(rows) - size + 1, size)]
+
+        def from_memory() -> list[float]:
+            told, seconds = TeacherCache(folder), []
+            for batch in batches:
+                started = time.perf_counter()
+                told.add_to(batch)
+                seconds.append(time.perf_counter() - started)
+            return seconds
+
+        def from_disk() -> list[float]:
+            # The system forgets what nobody has mapped.
+            for path in Path(folder).glob("*.arrow"):
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return from_memory()
+
+        running = {"step alone": arms.alone, "from disk": from_disk, "from memory": from_memory}
+        seconds = in_turn(running, rounds)
+    return {
+        "setting": repr(setting),
+        "arms": {name: summary(seconds[name], seconds["step alone"]) for name in running},
+        "seconds": seconds,
+    }
+
+
 def memory(_: int, setting: Setting = SMALL) -> dict[str, Any]:
     """Memory in use before and after a teacher that was read from a folder is let go."""
     arms = Arms(setting)
@@ -76,7 +112,7 @@ def released_trainer(arms: Arms, folder: Path) -> Iterator[DWTTrainer]:
     yield DWTTrainer(arms.student, args, arms.collator, train_dataset=arms.dataset, teacher=str(folder / "teacher"))
 
 
-SECTIONS = {"steps": steps, "memory": memory}
+SECTIONS = {"steps": steps, "reading": reading, "memory": memory}
 
 
 if __name__ == "__main__":

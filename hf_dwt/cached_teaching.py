@@ -1,6 +1,6 @@
 """A teacher that is heard from a cache: the same part in a trainer as `Teaching`, without a model."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from typing import Any, NoReturn, TypeAlias
 
@@ -12,6 +12,7 @@ from transformers.trainer_utils import has_length
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.cache.keys import tokenizer_fingerprint
 from hf_dwt.cache.reading import CachedCollator, TeacherCache, take_excerpt
+from hf_dwt.compatibility import judge
 from hf_dwt.fused_losses import Losses, fused_losses
 from hf_dwt.heads import Head
 from hf_dwt.language_models import language_model_kind
@@ -29,7 +30,7 @@ class CachedTeaching:
 
     Args:
         cache: The teacher's predictions.
-        choices: Must leave the temperature at 1.
+        choices: Must leave the temperature at 1; says whether a bad teacher is allowed.
         student: Unwrapped.
         processing_class: The student's tokenizer, if it is known.
 
@@ -62,15 +63,23 @@ class CachedTeaching:
                 f"`temperature` must be 1 with a cache, got {choices.temperature}: the tokens that are not kept cannot "
                 "be softened. Pass the teacher itself."
             )
-        self.cache = cache
+        self.cache, self._choices = cache, choices
         told = manifest.teacher
         origin = Origin(told["name"], told["revision"], told["commit"])
-        self.facts = TeacherFacts(origin, told["architecture"], told["num_parameters"])
+        num_cached = manifest.num_examples * manifest.epochs
+        self.facts = TeacherFacts(origin, told["architecture"], told["num_parameters"], num_cached=num_cached)
         self.teacher: Teacher | None = None
         self._num_told = manifest.num_shared_tokens
 
-    def introduce(self, batches: Sequence[Mapping[str, Any]], *_: Any) -> None:
-        """Nothing is left to be judged: the examples that are asked about are looked up as they come."""
+    def introduce(self, *_: Any) -> None:
+        """Judge the teacher by what was measured when it was asked: on a sample of the same examples.
+
+        Raises:
+            ValueError: If it was no better than guessing.
+        """
+        impression = self.cache.manifest.impression
+        assert impression is not None, "a cache that is complete has been begun"
+        judge(self.facts, impression, allow_bad_teacher=self._choices.allow_bad_teacher)
 
     def new_probe(
         self, batches: Iterable[Mapping[str, Any]] | None, positions_of: Callable[..., Positions]
@@ -108,10 +117,15 @@ class CachedTeaching:
         """Let training batches hold what the teacher said about them.
 
         Raises:
-            ValueError: If the data are a stream.
+            ValueError: If the data are a stream, or more than were cached.
         """
         if not has_length(dataset):
             raise ValueError("A stream cannot be trained on from a cache: pass a data set of a known length.")
+        if len(dataset) > self.cache.manifest.num_examples:
+            raise ValueError(
+                f"`train_dataset` has {len(dataset):,} examples, the cache {str(self.cache.folder)!r} holds "
+                f"{self.cache.manifest.num_examples:,}: it belongs to other data."
+            )
         return CachedCollator(collator, self.cache)
 
     def epoch_of_masks(self, epoch: int) -> int:

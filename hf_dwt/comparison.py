@@ -1,7 +1,7 @@
 """A student with and without its teacher, at equal steps and at equal cost, the teacher's included."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,18 @@ from typing import Any
 from transformers.trainer_callback import TrainerState
 from transformers.training_args import TrainingArguments
 
+from hf_dwt.cache.keys import batches_fingerprint
 from hf_dwt.checkpoints import has_checkpoints, last_whole_checkpoint
+from hf_dwt.collators import Collator, evaluation_collator
 from hf_dwt.costs import StepCost
+from hf_dwt.data import MaskingCollator
+from hf_dwt.evaluation.reseeded import ReseededCollator
+from hf_dwt.sampling import sampled_by
 from hf_dwt.self_restoring import Clock, SelfRestoring
 from hf_dwt.trainer import DWTTrainer
 
 _RESULT = "run.json"
+_MOST_EXAMPLES = 1_000
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,27 @@ class Point:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """By what it is known whether two losses are of the same examples and masks.
+
+    Attributes:
+        examples: Digest of the first thousand that are looked at: tokens, masks and what is asked.
+        mask_seed: Of the masks; None where nothing is masked.
+        mask_probability: Likewise.
+    """
+
+    examples: str
+    mask_seed: int | None
+    mask_probability: float | None
+
+    def differences(self, other: "HeldOut") -> list[str]:
+        """Say in words what makes two losses ones of different things; nothing if they compare."""
+        names = [name for name in ("mask_seed", "mask_probability") if vars(self)[name] != vars(other)[name]]
+        told = [f"{name} {vars(self)[name]} against {vars(other)[name]}" for name in names]
+        return told or ["the examples"] * (self.examples != other.examples)
+
+
+@dataclass(frozen=True)
 class Run:
     """A finished run.
 
@@ -42,8 +69,13 @@ class Run:
         loss: Final held-out hard loss, nats per position.
         accuracy: Final share of held-out positions that are predicted rightly.
         seconds: Wall-clock of training, evaluations left out.
-        taught_steps: Steps in which the teacher was asked.
+        taught_steps: Steps in which the teacher was heard.
         curve: Held-out loss over the run.
+        cache_passes: Forward passes of the teacher, each over as many examples as a step has, that its cache took: of
+            the whole cache, even if other runs use it too. None if the taught steps asked it.
+        num_probes: Times that the student was scored on the probe; the teacher was once.
+        probe_size: Examples of the probe to those of a step.
+        held_out: What the losses are of; None of a run that did not tell.
     """
 
     name: str
@@ -53,6 +85,10 @@ class Run:
     seconds: float
     taught_steps: int
     curve: tuple[Point, ...]
+    cache_passes: float | None = None
+    num_probes: int = 0
+    probe_size: float = 0.0
+    held_out: HeldOut | None = None
 
 
 class Stopwatch(SelfRestoring):
@@ -114,6 +150,9 @@ def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
     metrics = trainer.evaluate()
     # Not as a user: that would push it.
     trainer.save_model(_internal_call=True)
+    probed, step_size = trainer.course.record, _examples_of_step(trainer.args)
+    teacher = trainer.teacher_facts()
+    num_cached = None if teacher is None else teacher.num_cached
     run = Run(
         name=name,
         steps=trainer.state.global_step,
@@ -122,6 +161,10 @@ def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
         seconds=stopwatch.seconds,
         taught_steps=trainer.course.record.num_taught_steps,
         curve=tuple(stopwatch.points),
+        cache_passes=None if num_cached is None else num_cached / step_size,
+        num_probes=probed.num_probes,
+        probe_size=probed.num_probe_examples / step_size,
+        held_out=held_out_by(trainer),
     )
     (folder / _RESULT).write_text(json.dumps(asdict(run), indent=2))
     return run
@@ -130,7 +173,27 @@ def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
 def read_run(folder: Path) -> Run:
     """Read the result that `carry_out` left."""
     content = json.loads((folder / _RESULT).read_text())
-    return Run(**{**content, "curve": tuple(Point(**point) for point in content["curve"])})
+    held_out = content.get("held_out")
+    nested = {"curve": tuple(Point(**point) for point in content["curve"])}
+    return Run(**{**content, **nested, "held_out": held_out and HeldOut(**held_out)})
+
+
+def held_out_by(trainer: DWTTrainer) -> HeldOut | None:
+    """What a trainer's held-out losses are of; None if its data cannot be looked at, or masks belong to batches."""
+    collator = evaluation_collator(trainer.data_collator, trainer.args.seed)
+    batches = None if isinstance(collator, ReseededCollator) else sampled_by(trainer, trainer.eval_dataset, collator)
+    return None if batches is None else held_out_of(batches, collator)
+
+
+def held_out_of(batches: Iterable[Mapping[str, Any]], collator: Collator) -> HeldOut:
+    """What losses are of.
+
+    Args:
+        batches: As `sampling.sampled_batches` gives them.
+        collator: Makes them, for evaluation.
+    """
+    masks = (collator.seed, collator.mask_probability) if isinstance(collator, MaskingCollator) else (None, None)
+    return HeldOut(batches_fingerprint(batches, _MOST_EXAMPLES), *masks)
 
 
 def can_resume(folder: Path) -> bool:
@@ -145,7 +208,13 @@ def has_result(folder: Path) -> bool:
 
 def operations(run: Run, cost: StepCost) -> int:
     """Floating-point operations of a run, by arithmetic, the teacher's included."""
-    return run.steps * cost.standalone + run.taught_steps * cost.teacher_forward
+    return run.steps * cost.standalone + _probe_operations(run, cost)[0] + teacher_operations(run, cost)
+
+
+def teacher_operations(run: Run, cost: StepCost) -> int:
+    """Those of the teacher's forward passes: in the taught steps or for the cache, and over the probe."""
+    passes = run.taught_steps if run.cache_passes is None else run.cache_passes
+    return round(passes * cost.teacher_forward) + _probe_operations(run, cost)[1]
 
 
 def equal_cost_steps(distilled: Run, cost: StepCost) -> int:
@@ -166,6 +235,16 @@ def growth_summary(standalone: Run, grown: Run) -> str:
     gain, points = standalone.loss - grown.loss, 100 * (grown.accuracy - standalone.accuracy)
     verdict = "helped" if gain > 0 else "did not help"
     return f"Growing {verdict}, alone at equal steps: held-out loss {-gain:+.4f} nats, accuracy {points:+.2f} points."
+
+
+def _probe_operations(run: Run, cost: StepCost) -> tuple[int, int]:
+    """Those of the student's and the teacher's passes over the probe."""
+    student = run.num_probes * run.probe_size * cost.student_forward
+    return round(student), round(bool(run.num_probes) * run.probe_size * cost.teacher_forward)
+
+
+def _examples_of_step(args: TrainingArguments) -> int:
+    return int(args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
 
 
 def _difference(distilled: Run, alone: Run) -> str:

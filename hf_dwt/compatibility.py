@@ -13,6 +13,7 @@ from hf_dwt.arguments import DistillationArguments
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.positions import Positions, logits_at
 from hf_dwt.preflight import FirstImpression
+from hf_dwt.publishing.record import TeacherFacts
 from hf_dwt.remapping.verify import difference_of, evaluating
 from hf_dwt.teacher import Teacher
 
@@ -98,7 +99,7 @@ def require_unknown_token(teacher: Teacher) -> None:
         )
 
 
-def judge(teacher: Teacher, impression: FirstImpression, allow_bad_teacher: bool) -> None:
+def judge(teacher: Teacher | TeacherFacts, impression: FirstImpression, allow_bad_teacher: bool) -> None:
     """Refuse a teacher that is no better than guessing by token frequency.
 
     Raises:

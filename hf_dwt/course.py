@@ -27,6 +27,7 @@ class Record:
         gaps: Of the last two probes, nats.
         num_taught_steps: Steps in which the teacher was asked.
         num_probes: Times that the student was scored on the probe.
+        num_probe_examples: In the probe.
         probe_seconds: Wall-clock of all probes, the teacher's included.
         teacher_seconds_per_example: Wall-clock of the teacher's pass over the probe.
     """
@@ -37,6 +38,7 @@ class Record:
     gaps: tuple[float, ...] = ()
     num_taught_steps: int = 0
     num_probes: int = 0
+    num_probe_examples: int = 0
     probe_seconds: float = 0.0
     teacher_seconds_per_example: float = 0.0
 
@@ -118,6 +120,7 @@ class Course(SelfRestoring):
             gaps=(*record.gaps[-1:], gap),
             reference_gap=gap if record.reference_gap is None else record.reference_gap,
             num_probes=record.num_probes + 1,
+            num_probe_examples=probe.num_examples,
             probe_seconds=record.probe_seconds + score.seconds,
         )
         return {"probe_loss": score.loss, "probe_gap": gap, "probe_seconds": self.record.probe_seconds}

@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from tiny_runs import examples, tokenizer
 
 from benchmarks import data, measuring, start
+from benchmarks.cache_error import SHARES, TOP_KS, Trial
+from benchmarks.cache_error import compare as compare_cached
 from benchmarks.measuring import PeakMemory, in_turn, save, summary
 from benchmarks.step import compare
 from benchmarks.step_arms import Setting
 from benchmarks.step_causal import measure_form
-from benchmarks.teacher_costs import memory, steps
+from benchmarks.teacher_costs import memory, reading, steps
 from hf_dwt.data import train_tokenizer
 
 TINY = {"layers": 1, "teacher_layers": 1, "hidden_size": 64, "teacher_hidden_size": 64, "vocab_size": 500}
@@ -39,6 +42,30 @@ def test_released_and_cached_teachers_are_compared_with_the_student_alone() -> N
     setting = Setting(**TINY, num_steps=2, batch_size=2)
     assert set(steps(1, setting)["arms"]) == {"alone", "taught", "released", "cached"}
     assert memory(1, setting)["arms"]["teacher"]["MiB"] > 0
+    assert set(reading(1, setting)["arms"]) == {"step alone", "from disk", "from memory"}
+
+
+class TinyTrial(Trial):
+    """One of the tests' own words, which fetches nothing."""
+
+    tokenizer = property(lambda self: tokenizer())
+
+    def blocks(self, name: str) -> Dataset:
+        return examples(24)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_errors_of_a_cache_vanish_with_what_it_leaves_out(tmp_path: Path) -> None:
+    sizes = {"teacher_size": (1, 16), "student_size": (1, 16), "batch_size": 4, "num_compared": 6}
+    trial = TinyTrial("causal", tmp_path, teacher_steps=10, student_steps=12, **sizes)
+    rows = compare_cached(trial)["arms"]
+    assert len(rows) == len(SHARES) * len(TOP_KS)
+    for name, row in rows.items():
+        top_k = int(name.split()[-1])
+        is_whole = top_k >= len(tokenizer())
+        assert row["kept mass, %"] == pytest.approx(100, abs=1e-3) if is_whole else row["kept mass, %"] < 99
+        # Log-probabilities are rounded to float16.
+        assert abs(row["soft, cached"] - row["soft"]) < 1e-2 if is_whole else row["soft, cached"] < row["soft"] + 1e-2
 
 
 def test_arms_run_a_b_a_b() -> None:

@@ -1,10 +1,11 @@
 """A student learns from a cache what it would have learnt from the teacher."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import KINDS, examples, largest_difference, make_student, make_teacher, tokenizer
+from tiny_runs import KINDS, build, examples, largest_difference, make_student, make_teacher, tokenizer
 from trainer_runs import make_trainer, trained_weights, training_logs
 from transformers import PreTrainedTokenizerFast
 
@@ -95,6 +96,39 @@ def test_a_cache_that_does_not_fit_is_refused_at_once(settings: dict[str, Any], 
 def test_a_policy_that_follows_the_gap_needs_the_teacher_itself(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, teacher=cached(tmp_path / "cache"), weighting="handover")
     with pytest.raises(ValueError, match="pass it, not its cache"):
+        trainer.train()
+
+
+def test_a_useless_teacher_is_told_when_it_is_cached_and_refused_when_it_would_be_heard(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    useless = build("masked", 12, 1, seed=9)
+    cache = cache_teacher(Teacher(useless, tokenizer()), examples(), tmp_path / "cache", top_k=4, batch_size=8)
+    assert "is no better than guessing by token frequency: its loss is " in caplog.text
+    with pytest.raises(ValueError, match="is no better than guessing") as told:
+        make_trainer(tmp_path, teacher=cache).train()
+    with pytest.raises(ValueError, match="is no better than guessing") as live:
+        make_trainer(tmp_path, teacher=useless).train()
+    loss, unigram = r"its loss is ([\d.]+) against ([\d.]+) nats at ([\d,]+) positions", []
+    for error in (told, live):
+        unigram.append(re.search(loss, str(error.value)).groups())
+    assert unigram[0] == unigram[1]
+    make_trainer(tmp_path, teacher=cache, allow_bad_teacher=True, max_steps=1).train()
+
+
+def test_a_good_teacher_is_cached_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = cached(tmp_path)
+    assert "guessing" not in caplog.text
+    assert cache.manifest.impression.teacher_loss < cache.manifest.impression.unigram_loss
+    again = cache_teacher(
+        make_teacher(), examples(), tmp_path, VOCABULARY, dtype="float32", processing_class=tokenizer()
+    )
+    assert again.manifest == cache.manifest
+
+
+def test_more_examples_than_were_cached_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, teacher=cached(tmp_path / "cache"), train_dataset=examples(30))
+    with pytest.raises(ValueError, match=r"has 30 examples, the cache .* holds 24: it belongs to other data"):
         trainer.train()
 
 

@@ -1,20 +1,25 @@
 """What the comparison says follows from the runs, whichever way they went."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny_runs import arguments, examples, make_student, make_teacher, tokenizer
+from tiny_runs import arguments, collator, examples, make_student, make_teacher, tokenizer
+from transformers import DataCollatorForLanguageModeling
 
-from hf_dwt import DWTTrainer
+from hf_dwt import DWTTrainer, Teacher, cache_teacher
 from hf_dwt.comparison import (
     Run,
     Stopwatch,
     can_resume,
     carry_out,
     equal_cost_steps,
+    held_out_by,
     operations,
     read_run,
     summary,
+    teacher_operations,
 )
 from hf_dwt.costs import StepCost
 
@@ -30,21 +35,80 @@ def test_equal_cost_counts_the_steps_that_asked_the_teacher() -> None:
     assert equal_cost_steps(run(steps=10, taught=0), cost) == 10
 
 
+def test_a_cached_teacher_costs_its_cache_and_nothing_in_the_steps() -> None:
+    # 24 examples, 2 epochs of masks, 8 examples a step: the teacher was run over 6 steps' worth of examples.
+    cost = StepCost(student_forward=10, teacher_forward=15)
+    told = replace(run(steps=10, taught=10), cache_passes=6.0)
+    assert operations(told, cost) == 10 * 30 + 6 * 15
+    assert teacher_operations(told, cost) == 6 * 15
+    assert equal_cost_steps(told, cost) == 13
+
+
+def test_probes_cost_a_pass_of_the_student_each_and_one_of_the_teacher() -> None:
+    # The probe is half as large as a step's batch; the student is scored on it 4 times, the teacher once.
+    cost = StepCost(student_forward=10, teacher_forward=16)
+    probed = replace(run(steps=10, taught=4), num_probes=4, probe_size=0.5)
+    assert operations(probed, cost) == 10 * 30 + 4 * 16 + 4 * 5 + 8
+    assert teacher_operations(probed, cost) == 4 * 16 + 8
+    assert equal_cost_steps(probed, cost) == 13  # 392 / 30
+
+
+def test_a_run_tells_what_its_cache_and_its_probes_took(tmp_path: Path) -> None:
+    cache = cache_teacher(Teacher(make_teacher(), tokenizer()), examples(), tmp_path / "cache", epochs=3)
+    told = carry_out(trainer_in(tmp_path / "told", teacher=cache, weighting="constant"), "told")
+    # 24 examples x 3 epochs, in steps of 8 x 2.
+    two = {"gradient_accumulation_steps": 2}
+    larger = carry_out(trainer_in(tmp_path / "two", teacher=cache, weighting="constant", **two), "told")
+    assert (told.cache_passes, larger.cache_passes, told.num_probes) == (9.0, 4.5, 0)
+    assert read_run(tmp_path / "told") == told
+    following = {"weighting": "handover", "weighting_kwargs": {"gap_every": 2, "margin": 0.0}, "learning_rate": 1e-4}
+    probed = carry_out(trainer_in(tmp_path / "probed", **following), "probed")
+    assert (probed.cache_passes, probed.num_probes, probed.probe_size) == (None, 2, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({}, []),
+        ({"eval_dataset": examples(8)}, ["the examples"]),
+        ({"collator": collator("masked", mask_probability=0.5)}, ["mask_probability 0.15 against 0.5"]),
+        ({"seed": 7}, ["mask_seed 42 against 7"]),
+    ],
+)
+def test_two_losses_are_known_to_be_of_the_same_examples_and_masks_or_not(
+    change: dict[str, Any], named: list[str], tmp_path: Path
+) -> None:
+    settings = {"per_device_train_batch_size": 8 if change else 3, **change}
+    one, other = (held_out_by(trainer_in(tmp_path, **each)) for each in ({}, settings))
+    assert one.differences(other) == named
+
+
+def test_masks_that_belong_to_batches_are_not_known(tmp_path: Path) -> None:
+    own = DataCollatorForLanguageModeling(tokenizer())
+    assert held_out_by(trainer_in(tmp_path, collator=own)) is None
+    assert held_out_by(trainer_in(tmp_path, eval_dataset=None)) is None
+
+
 def test_a_teacher_that_did_not_help_is_called_so() -> None:
     lines = summary(run(loss=1.0), run(loss=1.5, accuracy=0.4), run(loss=0.9, steps=13))
     assert lines[0].startswith("At equal steps (10): the teacher helped: held-out loss -0.5000 nats, accuracy +10.00")
     assert lines[1].startswith("At equal cost (13 steps alone): the teacher did not help: held-out loss +0.1000")
 
 
-def trainer_in(folder: Path, **settings: object) -> DWTTrainer:
+def trainer_in(folder: Path, **settings: Any) -> DWTTrainer:
     steps = {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2, **settings}
+    own = {"teacher": make_teacher(), "eval_dataset": examples(), "collator": None}
+    own |= {name: steps.pop(name) for name in own.keys() & steps.keys()}
+    if own["eval_dataset"] is None:
+        steps["eval_strategy"] = "no"
     return DWTTrainer(
         make_student(),
         arguments(folder, **steps),
+        own["collator"],
         train_dataset=examples(),
-        eval_dataset=examples(),
+        eval_dataset=own["eval_dataset"],
         processing_class=tokenizer(),
-        teacher=make_teacher(),
+        teacher=own["teacher"],
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from killed_handover import RELEASED_BEFORE, make_trainer
 from tiny_runs import build, collator, examples, largest_difference, make_teacher, tokenizer, weights_of
 from trainer_runs import training_logs
+from transformers import PreTrainedModel
 from transformers.trainer_callback import TrainerState
 
 from hf_dwt import DWTTrainer
@@ -61,6 +62,50 @@ def test_what_the_teacher_and_the_probes_cost_is_logged(tmp_path: Path) -> None:
     ratio = costs["handover_saved_seconds"] / costs["handover_teacher_seconds"]
     assert ratio == pytest.approx(left / RELEASED_BEFORE)
     assert costs["handover_probe_seconds"] == pytest.approx(record.probe_seconds)
+
+
+def weakened(noise: float) -> PreTrainedModel:
+    """The teacher with noise in its matrices: the more, the earlier it is overtaken."""
+    teacher, generator = make_teacher(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for matrix in (each for each in teacher.parameters() if each.dim() > 1):
+            matrix.add_(noise * matrix.std() * torch.randn(matrix.shape, generator=generator))
+    return teacher
+
+
+@pytest.mark.parametrize(
+    ("noise", "settings", "released_before"),
+    [
+        (0.7, {"learning_rate": 2e-2, "max_steps": 40}, 10),  # early
+        (0.5, {"learning_rate": 1e-2}, 18),  # late: of 20
+        (0.0, {"learning_rate": 1e-4}, None),  # never
+        (None, {}, 0),  # a teacher that is the student's equal at the start
+    ],
+    ids=["early", "late", "never", "equal at the start"],
+)
+def test_the_moment_of_release_follows_the_gap_and_memory_goes_with_it(
+    noise: float | None, settings: dict[str, Any], released_before: int | None, tmp_path: Path
+) -> None:
+    teacher = build("masked") if noise is None else weakened(noise)
+    teacher.save_pretrained(tmp_path / "teacher")
+    tokenizer().save_pretrained(tmp_path / "teacher")
+    own = {"weighting_kwargs": {"gap_every": 2}, "allow_bad_teacher": True, "model": build("masked")}
+    trainer = make_trainer(tmp_path / "run", teacher=tmp_path / "teacher", **own, **settings)
+    held = [weakref.ref(each) for each in (trainer.teacher.model, *trainer.teacher.model.parameters())]
+    trainer.train()
+    assert released(trainer) == ([] if released_before is None else [released_before])
+    num_steps = trainer.state.max_steps
+    asked = num_steps if released_before is None else released_before
+    assert ["soft_loss" in logs for logs in training_logs(trainer)] == [step < asked for step in range(num_steps)]
+    assert trainer.course.record.num_taught_steps == asked
+    if released_before is None:
+        assert trainer.teacher is not None
+        assert min(gaps(trainer)) > 0.02
+        return
+    assert max(gaps(trainer)[-2:]) <= 0.02, "both of the last probes: the student has overtaken"
+    assert all(max(pair) > 0.02 for pair in pairwise(gaps(trainer)[:-1]))
+    assert trainer.teacher is None
+    assert not [each for each in held if each() is not None], "not one of its tensors is left"
 
 
 def test_a_student_that_never_overtakes_keeps_its_teacher(tmp_path: Path) -> None:

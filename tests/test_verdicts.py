@@ -24,7 +24,7 @@ def test_without_a_figure_of_the_student_alone_nothing_is_known() -> None:
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])
-@pytest.mark.parametrize("loss", [1.0, 0.5])
+@pytest.mark.parametrize("loss", [0.999, 0.5])
 def test_a_teacher_ahead_of_the_student_is_ordinary_distillation(kind: str, loss: float) -> None:
     judgement = judge_teacher(kind, loss, 3.0, 1.0)
     assert judgement.verdict == "stronger than its student"
@@ -34,6 +34,7 @@ def test_a_teacher_ahead_of_the_student_is_ordinary_distillation(kind: str, loss
 @pytest.mark.parametrize(
     ("behind", "verdict"),
     [
+        (0.0, "not known"),
         (0.01, "not known"),
         (HELPED_FROM - 0.001, "not known"),
         (0.155, "helped"),
@@ -48,6 +49,12 @@ def test_help_is_told_only_where_it_was_measured(behind: float, verdict: str) ->
 
 def test_the_evidence_is_the_gap_of_knowledge_inheritance() -> None:
     assert HELPED_FROM <= math.log(4.18 / 3.58) <= HELPED_TO
+
+
+def test_help_elsewhere_is_not_promised_here() -> None:
+    evidence = judge_teacher("masked", 1.155, 3.0, 1.0).evidence
+    assert "of other sizes and on other text" in evidence
+    assert "Whether this one will is not measured" in evidence
 
 
 def test_every_piece_of_advice_names_its_source() -> None:

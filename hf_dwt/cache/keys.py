@@ -4,7 +4,9 @@ So a cache fits a batch whatever its size, order, ranks and workers, and never f
 """
 
 import hashlib
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,32 @@ def keys_of(batch: Mapping[str, Tensor]) -> NDArray[np.int64]:
         for row, asked, kept in rows
     ]
     return np.frombuffer(b"".join(digests), dtype="<i8")
+
+
+def batches_fingerprint(batches: Iterable[Mapping[str, Tensor]], most: int | None = None) -> str:
+    """Digest of what is read and asked of examples, masks included; their batches make no difference.
+
+    Args:
+        batches: On the CPU, with labels.
+        most: No more examples are looked at.
+    """
+    hasher = hashlib.blake2b(digest_size=16)
+    for key in islice(chain.from_iterable(map(keys_of, batches)), most):
+        hasher.update(key.tobytes())
+    return hasher.hexdigest()
+
+
+def row_check(identity: int, key: int, *columns: NDArray[Any]) -> int:
+    """Number by which a changed row is known, or one of another cache.
+
+    Args:
+        identity: Of the cache.
+        key: Of the example.
+        columns: What is kept of it.
+    """
+    return zlib.crc32(
+        b"".join([key.to_bytes(8, "little", signed=True), *(each.tobytes() for each in columns)]), identity
+    )
 
 
 def model_fingerprint(model: torch.nn.Module) -> str:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import zlib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+from hf_dwt.preflight import FirstImpression
 
 _NAME = "cache.json"
 
@@ -25,6 +28,7 @@ class Manifest:
         dtype: Of their log-probabilities.
         num_shared_tokens: Tokens that the distributions are over.
         shards: Bytes of the files that were written to their end, by name.
+        impression: How the teacher did on a sample of the examples when the first of them was written.
         is_complete: Whether all are.
     """
 
@@ -39,22 +43,30 @@ class Manifest:
     dtype: str
     num_shared_tokens: int
     shards: dict[str, int]
+    impression: FirstImpression | None = None
     is_complete: bool = False
 
     def with_shard(self, name: str, size: int) -> "Manifest":
         """The same with one more shard."""
         return replace(self, shards={**self.shards, name: size})
 
+    @property
+    def identity(self) -> int:
+        """Number of the cache; its rows are known by it."""
+        own = [self.kind, self.model, self.tokenizer, self.data, self.top_k, self.dtype, self.num_shared_tokens]
+        return zlib.crc32(repr(own).encode())
+
     def differences(self, other: "Manifest") -> list[str]:
         """Names of what makes two caches different ones."""
-        own = {"shards", "is_complete", "teacher"}
+        own = {"shards", "is_complete", "teacher", "impression"}
         names = [field.name for field in fields(self) if field.name not in own]
         return [name for name in names if vars(self)[name] != vars(other)[name]]
 
     def write(self, folder: Path) -> None:
         """Write it in one piece."""
         unfinished = folder / f"{_NAME}.unfinished"
-        unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        content = asdict(self)
+        unfinished.write_text(json.dumps({**content, "check": _check(content)}, indent=1) + "\n")
         os.replace(unfinished, folder / _NAME)
 
 
@@ -68,8 +80,15 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not path.is_file():
         return None
     try:
-        return Manifest(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        content = json.loads(path.read_text())
+        if content.pop("check") != _check(content):
+            raise ValueError("its content is not what was written")
+        return Manifest(**{**content, "impression": FirstImpression(**content["impression"])})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{str(path)!r} is corrupt, or of another version: {error}. Remove the folder and cache again."
         ) from error
+
+
+def _check(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())

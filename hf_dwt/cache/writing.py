@@ -1,14 +1,15 @@
 """Asking a teacher once, and keeping what it said."""
 
-import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import datasets
 import numpy as np
 import torch
 from datasets.arrow_writer import ArrowWriter
@@ -17,13 +18,16 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
-from hf_dwt.cache.keys import keys_of, model_fingerprint, tokenizer_fingerprint
+from hf_dwt.cache.keys import batches_fingerprint, keys_of, model_fingerprint, row_check, tokenizer_fingerprint
 from hf_dwt.cache.manifest import Manifest, read_manifest
-from hf_dwt.cache.reading import TeacherCache, row_check
-from hf_dwt.collators import choose_collator, set_epoch
-from hf_dwt.heads import parts_of
+from hf_dwt.cache.reading import TeacherCache, features
+from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch
+from hf_dwt.compatibility import judge
+from hf_dwt.heads import Head, parts_of
 from hf_dwt.language_models import Kind
-from hf_dwt.positions import positions_of, without_labels
+from hf_dwt.positions import Positions, positions_of, without_labels
+from hf_dwt.preflight import FirstImpression, first_batches, first_impression
+from hf_dwt.sampling import sampled_batches
 from hf_dwt.teacher import Teacher, as_teacher
 from hf_dwt.topk_losses import Excerpt, excerpt_of
 from hf_dwt.vocabulary import num_shared_tokens
@@ -50,13 +54,14 @@ def cache_teacher(
     """Ask a teacher about every example once for each epoch of masks, and keep the answers in a folder.
 
     A cache that is there already is taken; one that was interrupted is gone on with. The soft loss that is learnt from
-    it is a lower bound of the KL divergence, see `hf_dwt.topk_losses`.
+    it is a lower bound of the KL divergence, see `hf_dwt.topk_losses`: the further below, the more the teacher doubts.
+    A teacher that is no better than guessing by token frequency is told here, and refused by the trainer.
 
     Args:
         teacher: As for `DWTTrainer`.
         dataset: The tokenised training examples, of a known length.
         folder: Where to write.
-        top_k: Most likely tokens to keep at a position, >= 1.
+        top_k: Most likely tokens to keep at a position, >= 1. What is left out: `python -m benchmarks.cache_error`.
         epochs: Epochs of masks to keep, >= 1; longer runs start over with the first one's.
         dtype: Of the log-probabilities.
         processing_class: The student's tokenizer. Default: the teacher's.
@@ -91,6 +96,7 @@ class _Writer:
         seed: int,
     ) -> None:
         self.teacher, self.dataset, self.folder, self.batch_size = teacher, dataset, folder, batch_size
+        self.seed = seed
         self.kind = cast(Kind, teacher.kind)
         self.tokenizer = processing_class or teacher.processing_class
         vocab_size = teacher.vocab_size
@@ -116,11 +122,14 @@ class _Writer:
         manifest = found or wanted
         if not manifest.is_complete:
             self._announce(manifest)
+            if manifest.impression is None:
+                manifest = replace(manifest, impression=self._impression())
             for name, epoch, start in self._shards(epochs):
                 if name not in manifest.shards:
                     manifest = self._write_shard(manifest, name, epoch, start)
-            manifest = Manifest(**{**vars(manifest), "is_complete": True})
-            manifest.write(self.folder)
+            manifest = replace(manifest, is_complete=True)
+            with self._telling_what_is_kept():
+                manifest.write(self.folder)
         return TeacherCache(self.folder)
 
     def _shards(self, epochs: int) -> Iterator[tuple[str, int, int]]:
@@ -130,10 +139,6 @@ class _Writer:
 
     def _manifest(self, top_k: int, epochs: int, dtype: str) -> Manifest:
         set_epoch(self.collator, 0)
-        hasher = hashlib.blake2b(digest_size=16)
-        step = max(1, len(self.dataset) // _NUM_SAMPLED)
-        for index in range(0, len(self.dataset), step):
-            hasher.update(keys_of(self.collator([self.dataset[index]])).tobytes())
         return Manifest(
             teacher={
                 **vars(self.teacher.origin),
@@ -143,7 +148,7 @@ class _Writer:
             kind=self.kind,
             model=model_fingerprint(self.teacher.model),
             tokenizer=tokenizer_fingerprint(self.tokenizer),
-            data=hasher.hexdigest(),
+            data=batches_fingerprint(self.collator([example]) for example in self._sample()),
             num_examples=len(self.dataset),
             epochs=epochs,
             top_k=top_k,
@@ -152,9 +157,23 @@ class _Writer:
             shards={},
         )
 
+    def _sample(self) -> Iterator[Any]:
+        """Examples from all over the data."""
+        return (self.dataset[index] for index in range(0, len(self.dataset), max(1, len(self.dataset) // _NUM_SAMPLED)))
+
+    @torch.no_grad()
+    def _impression(self) -> FirstImpression:
+        """Judge the teacher while it is there: a bad one is told here, and refused by the training."""
+        kind_positions_of = partial(positions_of, self.kind)
+        collate = evaluation_collator(self.collator, self.seed)
+        batches = first_batches(sampled_batches(self.dataset, collate, self.batch_size), kind_positions_of)
+        impression = first_impression(list(map(self._placed, batches)), kind_positions_of, self._head_at)
+        judge(self.teacher, impression, allow_bad_teacher=True)
+        return impression
+
     def _announce(self, manifest: Manifest) -> None:
         """Tell the disk needed, and see whether it is there."""
-        sample = [self.dataset[index] for index in range(min(len(self.dataset), _NUM_SAMPLED))]
+        sample = list(self._sample())
         per_example = len(positions_of(self.kind, self.collator(sample))) / len(sample)
         per_position = bytes_per_position(min(manifest.top_k, self.num_shared), manifest.dtype)
         num_left = manifest.num_examples * manifest.epochs - _EXAMPLES_PER_SHARD * len(manifest.shards)
@@ -173,8 +192,8 @@ class _Writer:
         set_epoch(self.collator, epoch)
         path, unfinished = self.folder / name, self.folder / f"{name}.unfinished"
         end = min(start + _EXAMPLES_PER_SHARD, len(self.dataset))
-        try:
-            with ArrowWriter(path=str(unfinished), features=_features(manifest.dtype)) as writer:
+        with self._telling_what_is_kept(unfinished):
+            with ArrowWriter(path=str(unfinished), features=features(manifest.dtype)) as writer:
                 for first in range(start, end, self.batch_size):
                     rows = [self.dataset[index] for index in range(first, min(first + self.batch_size, end))]
                     writer.write_batch(self._columns(self.collator(rows), manifest))
@@ -182,19 +201,25 @@ class _Writer:
             manifest = manifest.with_shard(name, unfinished.stat().st_size)
             os.replace(unfinished, path)
             manifest.write(self.folder)
+        return manifest
+
+    @contextmanager
+    def _telling_what_is_kept(self, *unfinished: Path) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
+            for path in unfinished:
+                path.unlink(missing_ok=True)
             raise OSError(
                 f"The cache could not be written to {str(self.folder)!r}: {error}. What is written is kept: make room "
                 "and call `cache_teacher` again with the same arguments."
             ) from error
-        return manifest
 
     def _columns(self, batch: dict[str, Tensor], manifest: Manifest) -> dict[str, list[Any]]:
         examples = positions_of(self.kind, batch).examples
         excerpt = self._ask(batch, manifest.top_k)
-        columns: dict[str, list[Any]] = {name: [] for name in _features(manifest.dtype)}
-        for index, key in enumerate(keys_of(batch)):
+        columns: dict[str, list[Any]] = {name: [] for name in features(manifest.dtype)}
+        for index, key in enumerate(keys_of(batch).tolist()):
             own = (examples == index).numpy()
             row = {
                 "ids": excerpt.ids.numpy()[own].astype(np.int32).ravel(),
@@ -202,21 +227,27 @@ class _Writer:
                 "rest": excerpt.rest.numpy()[own],
                 "label_logs": excerpt.label_logs.numpy()[own],
             }
-            for column, value in {"key": int(key), "check": row_check(row), **row}.items():
+            check = row_check(manifest.identity, key, *row.values())
+            for column, value in {"key": key, "check": check, **row}.items():
                 columns[column].append(value)
         return columns
 
     @torch.no_grad()
     def _ask(self, batch: dict[str, Tensor], top_k: int) -> Excerpt:
-        device = self.teacher.model.device
-        batch = {name: value.to(device) for name, value in batch.items()}
+        batch = self._placed(batch)
         positions = positions_of(self.kind, batch)
-        parts = parts_of(positions, self.teacher.vocab_size)
-        head = self.teacher.head_at(without_labels(batch), positions, self.num_shared, parts)
+        head = self._head_at(batch, positions)
         told = [excerpt_of(head.logits(rows), positions.labels[rows], top_k) for rows in head.parts]
         names = ("ids", "logs", "rest", "label_logs")
         columns = [torch.cat([vars(part)[name] for part in told]).cpu() for name in names]
         return Excerpt(self.num_shared, *columns)
+
+    def _placed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(self.teacher.model.device) for name, value in batch.items()}
+
+    def _head_at(self, batch: Mapping[str, Tensor], positions: Positions) -> Head:
+        parts = parts_of(positions, self.teacher.vocab_size)
+        return self.teacher.head_at(without_labels(batch), positions, self.num_shared, parts)
 
 
 def bytes_per_position(top_k: int, dtype: str) -> int:
@@ -227,12 +258,6 @@ def bytes_per_position(top_k: int, dtype: str) -> int:
 def datasets_collator(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
     """Stack examples of one length that have labels already."""
     return {name: torch.tensor([example[name] for example in examples]) for name in examples[0]}
-
-
-def _features(dtype: str) -> datasets.Features:
-    lists = {"ids": "int32", "logs": dtype, "rest": "float32", "label_logs": "float32"}
-    numbers = {"key": datasets.Value("int64"), "check": datasets.Value("int64")}
-    return datasets.Features(numbers | {name: datasets.List(datasets.Value(kind)) for name, kind in lists.items()})
 
 
 def _check(top_k: int, epochs: int, dtype: str, dataset: Any) -> None:

@@ -9,14 +9,17 @@ from rich.table import Table
 from transformers.utils import logging
 
 from hf_dwt.assess import TeacherReport, assess_teacher
-from hf_dwt.cli.inputs import read_inputs
+from hf_dwt.cli.inputs import Inputs, read_inputs
 from hf_dwt.cli.recipe import read_recipe
 from hf_dwt.cli.runs import arguments_for
 from hf_dwt.cli.students import student_config
-from hf_dwt.comparison import Run, has_result, read_run
+from hf_dwt.collators import evaluation_collator
+from hf_dwt.comparison import Run, has_result, held_out_of, read_run
+from hf_dwt.sampling import sampled_batches
 from hf_dwt.sections import RecipeError
 
 _TWIN = "alone-equal-steps"
+_BATCH_SIZE = 32
 
 
 def assess(
@@ -37,7 +40,8 @@ def assess(
         as_json: Print JSON instead of a table.
 
     Raises:
-        RecipeError: If the recipe has no teacher, or there is no such figure in the folder.
+        RecipeError: If the recipe has no teacher, there is no such figure in the folder, or it is of other examples or
+            masks than the recipe's.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -47,10 +51,12 @@ def assess(
     if standalone_loss is not None and baseline is not None:
         raise RecipeError("Give either `--standalone-loss` or `--baseline`: both tell the loss of the student alone.")
     args = arguments_for(recipe)
-    if baseline is not None:
-        standalone_loss = _read_baseline(Path(baseline or args.output_dir)).loss
+    run = None if baseline is None else _read_baseline(Path(baseline or args.output_dir))
     inputs = read_inputs(recipe, args.seed)
     assert inputs.teacher is not None
+    doubt = None
+    if run is not None:
+        standalone_loss, doubt = run.loss, _doubt(run, inputs, args.seed)
     report = assess_teacher(
         inputs.teacher,
         inputs.evaluation,
@@ -63,10 +69,12 @@ def assess(
     )
     console = Console()
     if as_json:
-        console.print(json.dumps(report.to_dict(), indent=2), markup=False, highlight=False, soft_wrap=True)
+        content = report.to_dict() | ({} if doubt is None else {"doubt": doubt})
+        console.print(json.dumps(content, indent=2), markup=False, highlight=False, soft_wrap=True)
         return
     console.print(report_table(report))
-    for line in (f"{report.verdict}: {report.evidence}", *(f"- {each}" for each in report.advice)):
+    lines = [f"{report.verdict}: {report.evidence}", *(f"- {each}" for each in report.advice)]
+    for line in [*lines, doubt] if doubt else lines:
         console.print(line, markup=False, highlight=False)
 
 
@@ -89,6 +97,28 @@ def report_table(report: TeacherReport) -> Table:
     unknown = "" if report.unknown_share is None else f", {report.unknown_share:.2%} of the text is unknown to it"
     table.add_row("tokenizer", f"{report.num_shared_tokens:,} shared tokens{unknown}")
     return table
+
+
+def _doubt(run: Run, inputs: Inputs, seed: int) -> str | None:
+    """Say that it cannot be known whether a run's loss is of the same examples and masks; None if it is.
+
+    Raises:
+        RecipeError: If it is not.
+    """
+    collator = evaluation_collator(inputs.collator, seed)
+    own = held_out_of(sampled_batches(inputs.evaluation, collator, _BATCH_SIZE), collator)
+    if run.held_out is None:
+        return (
+            f"The run {run.name!r} does not tell what examples and masks its loss is of: the verdict holds only if "
+            "they are those of this recipe."
+        )
+    differences = run.held_out.differences(own)
+    if differences:
+        raise RecipeError(
+            f"The loss of the run {run.name!r} is not of what the teacher would be asked here: it differs in "
+            f"{', '.join(differences)}. Assess with that run's recipe and `--seed`, or train the baseline again."
+        )
+    return None
 
 
 def _read_baseline(folder: Path) -> Run:

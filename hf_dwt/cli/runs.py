@@ -19,7 +19,7 @@ from hf_dwt.checkpoints import has_checkpoints
 from hf_dwt.cli.inputs import Inputs
 from hf_dwt.cli.recipe import GrowthSection, Recipe, reading
 from hf_dwt.cli.students import build_student, student_config
-from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, operations
+from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, operations, teacher_operations
 from hf_dwt.costs import StepCost, configured_flops
 from hf_dwt.hub.push import Target, failure, prepare, push_or_tell
 from hf_dwt.language_models import Kind
@@ -238,4 +238,4 @@ def _cost_columns(run: Run, reference: Run, cost: StepCost | None) -> tuple[str,
         return "unknown", "unknown"
     total = operations(run, cost)
     relative = f"{total / operations(reference, cost):.2f}"
-    return relative, f"{run.taught_steps * cost.teacher_forward / total:.0%}"
+    return relative, f"{teacher_operations(run, cost) / total:.0%}"

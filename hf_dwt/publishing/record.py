@@ -36,13 +36,15 @@ class TeacherFacts:
         origin: Where it came from.
         architecture: Its class.
         num_parameters: How many.
-        config: Its configuration; None if it is heard from a cache, and no forward pass of it is paid for.
+        config: Its configuration; None if it is heard from a cache, and no step pays for a forward pass of it.
+        num_cached: Examples that it was asked about for its cache; None if the steps ask it.
     """
 
     origin: Origin
     architecture: str
     num_parameters: int
     config: PretrainedConfig | None = None
+    num_cached: int | None = None
 
 
 @dataclass(frozen=True)

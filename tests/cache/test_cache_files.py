@@ -170,6 +170,17 @@ def test_a_description_that_cannot_be_read_is_corrupt(tmp_path: Path) -> None:
             TeacherCache(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change", [{"epochs": 3}, {"impression": {"teacher_loss": 0.1, "unigram_loss": 9.0, "num_positions": 99}}]
+)
+def test_a_description_that_was_edited_is_corrupt(change: dict[str, Any], tmp_path: Path) -> None:
+    cached(tmp_path)
+    content = json.loads((tmp_path / "cache.json").read_text())
+    (tmp_path / "cache.json").write_text(json.dumps({**content, **change}))
+    with pytest.raises(ValueError, match="its content is not what was written"):
+        TeacherCache(tmp_path)
+
+
 def test_examples_and_masks_of_another_run_are_refused(tmp_path: Path) -> None:
     cache = cached(tmp_path)
     other_masks = collator("masked")
