@@ -76,7 +76,7 @@ def with_adapter(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
 
 
 @contextmanager
-def adapter_off(model: nn.Module) -> Iterator[None]:
+def adapter_off(model: Any) -> Iterator[None]:
     """Let a model answer as its base does, in evaluation mode; then every mode and flag is as it was.
 
     Args:

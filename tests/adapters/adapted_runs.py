@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from hf_dwt import DWTTrainer
 from hf_dwt.adapters import with_adapter
 
-TARGETS = {"masked": ["query", "value", "decoder"], "causal": ["c_attn", "c_proj"]}
+TARGETS = {"masked": ["query", "value", "dense"], "causal": ["c_attn", "c_proj"]}
 
 
 def lora(kind: str = "masked", **settings: Any) -> LoraConfig:
