@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,8 @@ def _name_of(model: nn.Module) -> str:
 
 
 def _as_json(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, dict):
         return {str(name): _as_json(each) for name, each in value.items()}
     if isinstance(value, set):

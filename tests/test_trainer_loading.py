@@ -74,19 +74,20 @@ def test_a_batch_that_is_too_large_is_reduced_and_the_teacher_is_asked_again(tmp
 def test_every_order_shows_each_example_once_an_epoch_beside_a_teacher(
     strategy: str, kind: str, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(tmp_path, kind, train_sampling_strategy=strategy, num_train_epochs=1, logging_steps=1)
+    rows = examples(num=96)
+    settings = {"train_dataset": rows, "per_device_train_batch_size": 4, "num_train_epochs": 1, "logging_steps": 1}
+    trainer = make_trainer(tmp_path, kind, train_sampling_strategy=strategy, **settings)
     before = weights_of(trainer.model)
     seen = rows_seen(trainer)
-    lengths = [len(row["input_ids"]) for row in examples()]
+    lengths = [len(row["input_ids"]) for row in rows]
     shown = [length for batch in seen for length in batch]
     assert sorted(shown) == sorted(lengths)
     assert (shown == lengths) is (strategy == "sequential")
     if strategy == "group_by_length":
         assert isinstance(trainer._get_train_sampler(), LengthGroupedSampler)
-        spread, as_given = (
-            sum(max(rows) - min(rows) for rows in each) for each in (seen, [lengths[:8], lengths[8:16]])
-        )
-        assert spread < as_given
+        as_given = [lengths[start : start + 4] for start in range(0, 96, 4)]
+        spread, of_those = (sum(max(each) - min(each) for each in batches) for batches in (seen, as_given))
+        assert spread < of_those / 2
     assert largest_difference(before, weights_of(trainer.model)) > 1e-3
     assert all(logs["soft_loss"] > 0 for logs in training_logs(trainer))
 
