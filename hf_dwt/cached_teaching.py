@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import has_length
 
 from hf_dwt.arguments import DistillationArguments
+from hf_dwt.base_teaching import BASE, BaseTeaching
 from hf_dwt.cache.keys import tokenizer_fingerprint
 from hf_dwt.cache.reading import CachedCollator, TeacherCache, take_excerpt
 from hf_dwt.compatibility import judge
@@ -147,6 +148,9 @@ def make_teaching(
     """Take a teacher, or what is cached of one; arguments and errors are those of the two classes."""
     if isinstance(source, TeacherCache):
         return CachedTeaching(source, choices, student, processing_class)
+    # A path is a folder, whatever it is called.
+    if isinstance(source, str) and source == BASE:
+        return BaseTeaching(student, choices, processing_class, accelerator)
     return Teaching(source, choices, student, processing_class, accelerator)
 
 

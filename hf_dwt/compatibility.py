@@ -76,7 +76,8 @@ def check_pair(teacher: Teacher, student: nn.Module) -> None:
     kind = language_model_kind(student)
     if teacher.kind != kind:
         raise ValueError(f"The teacher ({teacher.origin}) is a {teacher.kind} language model, `model` a {kind} one.")
-    if {id(each) for each in teacher.model.parameters()} & {id(each) for each in student.parameters()}:
+    shared = {id(each) for each in teacher.model.parameters()} & {id(each) for each in student.parameters()}
+    if shared and not teacher.shares_student:
         raise ValueError("`teacher` and `model` share parameters: a frozen teacher cannot be trained. Pass a copy.")
     num_teacher, num_student = (sum(each.numel() for each in model.parameters()) for model in (teacher.model, student))
     if num_teacher > num_student:

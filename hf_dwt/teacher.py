@@ -7,7 +7,7 @@ from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -80,6 +80,9 @@ class Teacher:
     model: PreTrainedModel
     processing_class: Any | None = None
     origin: Origin = field(default_factory=Origin)
+
+    # Whether it is a part of the student.
+    shares_student: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, torch.nn.Module) or language_model_kind(self.model) is None:

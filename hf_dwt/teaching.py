@@ -55,7 +55,7 @@ class Teaching:
         accelerator: Accelerator,
     ) -> None:
         self._source, self._choices, self._accelerator = source, choices, accelerator
-        self.teacher: Teacher | None = as_teacher(source, choices.teacher_dtype)
+        self.teacher: Teacher | None = self._taken()
         check_pair(self.teacher, student)
         if choices.map_added_tokens_to_unknown:
             require_unknown_token(self.teacher)
@@ -67,7 +67,7 @@ class Teaching:
         self.origin: Origin = self.teacher.origin
         model: PreTrainedModel = unwrap_peft_model(self.teacher.model)
         self.facts = TeacherFacts(self.origin, type(model).__name__, model.num_parameters(), model.config)
-        self.teacher.model.to(accelerator.device)
+        self._placed(self.teacher)
 
     def new_probe(
         self, batches: Iterable[Mapping[str, Any]] | None, positions_of: Callable[[Mapping[str, Any]], Positions]
@@ -79,9 +79,15 @@ class Teaching:
         """Return the teacher, which is loaded and placed again if it had been let go."""
         if self.teacher is None:
             # The very one that was there before: a branch may have moved.
-            self.teacher = as_teacher(self._source, self._choices.teacher_dtype, revision=self.origin.commit)
-            self.teacher.model.to(self._accelerator.device)
+            self.teacher = self._taken(self.origin.commit)
+            self._placed(self.teacher)
         return self.teacher
+
+    def _taken(self, revision: str | None = None) -> Teacher:
+        return as_teacher(self._source, self._choices.teacher_dtype, revision=revision)
+
+    def _placed(self, teacher: Teacher) -> None:
+        teacher.model.to(self._accelerator.device)
 
     def introduce(
         self,

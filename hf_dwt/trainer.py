@@ -12,14 +12,15 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from hf_dwt import checkpoints, compatibility
+from hf_dwt.adapting import AdaptingTrainer
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
+from hf_dwt.base_teaching import BaseTeaching
 from hf_dwt.cached_teaching import CachedTeaching, TeacherSource, losses_against, make_teaching
 from hf_dwt.collators import choose_collator, set_epoch
 from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
-from hf_dwt.feeding import FeedingTrainer
 from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, share_of_step
@@ -38,7 +39,7 @@ from hf_dwt.training_log import TrainingLog
 logger = logging.get_logger(__name__)
 
 
-class DWTTrainer(FeedingTrainer):
+class DWTTrainer(AdaptingTrainer):
     """`Trainer` that blends the language-modelling loss with what a smaller, frozen teacher predicts.
 
     Everything that `Trainer` takes keeps its name, position, default and meaning. Without a teacher it trains the
@@ -71,8 +72,9 @@ class DWTTrainer(FeedingTrainer):
     Args:
         model: The student.
         args: `DWTTrainingArguments`; plain `TrainingArguments` take the defaults of the rest.
-        teacher: A `Teacher`, a language model (which is frozen), a Hub id, a folder, or a `TeacherCache`. None trains
-            the student alone, on the hard loss with weight 1.
+        teacher: A `Teacher`, a language model (which is frozen), a Hub id, a folder, a `TeacherCache`, or "base": the
+            student's own base, with its adapter off. None trains the student alone, on the hard loss with weight 1.
+        peft_config: Of peft; an adapter on the model is then trained, and saved, in its place.
 
     Raises:
         TypeError: If there is a teacher and the student, or the teacher, is no masked or causal language model.
@@ -100,12 +102,13 @@ class DWTTrainer(FeedingTrainer):
         data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
         *trainer_args: Any,
         teacher: TeacherSource | None = None,
+        peft_config: Any | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         if "teacher_model" in trainer_kwargs:
             raise TypeError("`teacher_model` is called `teacher` here.")
         args = DWTTrainingArguments("tmp_trainer") if args is None else args
-        super().__init__(model, args, data_collator, *trainer_args, **trainer_kwargs)
+        super().__init__(model, args, data_collator, *trainer_args, peft_config=peft_config, **trainer_kwargs)
         self.choices = args if isinstance(args, DistillationArguments) else DistillationArguments()
         self._teaching: Teaching | CachedTeaching | None = None
         self._probe: Probe | None = None
@@ -219,6 +222,8 @@ class DWTTrainer(FeedingTrainer):
         batches = [] if sampled is None else first_batches(sampled, self._positions_of)
         self._let_go_of_the_unneeded()
         if self._teaching is not None and not self.weights().for_good:
+            if isinstance(self._teaching, BaseTeaching):
+                self._teaching.student = self.model
             student = None if self.state.global_step else self.model
             self._teaching.introduce(list(map(self._prepare_inputs, batches)), self._positions_of, student)
             if self.course.follows_gap:

@@ -23,7 +23,7 @@ FLOORS = [
     {"names"},
     {
         *("_version", "losses", "language_models", "signals", "verdicts", "vocabulary", "weights", "sections"),
-        *("hub", "model_files", "packages", "self_restoring"),
+        *("adapters", "hub", "model_files", "packages", "self_restoring"),
     },
     {"remapping", "fused_losses", "weighting"},
     {"topk_losses"},
@@ -35,7 +35,8 @@ FLOORS = [
     {"collators"},
     {"publishing"},
     {"feeding", "compatibility"},
-    {"cache", "teaching"},
+    {"adapting", "cache", "teaching"},
+    {"base_teaching"},
     {"cached_teaching"},
     {"trainer"},
     {"assess", "comparison", "factory"},

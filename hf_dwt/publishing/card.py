@@ -42,7 +42,7 @@ def card_of(
     data = ModelCardData(
         language=language,
         license=licence,
-        library_name="transformers",
+        library_name="peft" if record["student"].get("adapter") else "transformers",
         pipeline_tag=_TASKS[record["kind"]],
         tags=["hf_dwt", *(["distillation"] if record["teacher"] else []), *tags],
         datasets=list(dict.fromkeys([*datasets, *_named(record)])) or None,
@@ -57,6 +57,9 @@ def card_of(
 def _base_model(record: Mapping[str, Any]) -> dict[str, Any]:
     """The model that it comes from, where that is on the Hub."""
     teacher, student = record["teacher"], record["student"]
+    if student.get("adapter"):
+        is_public = student["commit"] and student["started_from"]
+        return {"base_model": student["started_from"], "base_model_relation": "adapter"} if is_public else {}
     if teacher and teacher["commit"]:
         # The Hub knows four relations; none is distillation, this one is nearest.
         return {"base_model": teacher["name"], "base_model_relation": "finetune"}
@@ -96,13 +99,24 @@ def _introduction(record: Mapping[str, Any]) -> str:
     what = (
         f"A {record['kind']} language model, `{student['architecture']}`, of {student['num_parameters']:,} parameters"
     )
+    adapter = student.get("adapter")
+    if adapter:
+        what = (
+            f"An adapter ({adapter['type']}, {adapter['num_parameters']:,} parameters) on {what[0].lower()}{what[1:]}"
+        )
+    needs = "its base is needed, but no teacher" if adapter else "no teacher is needed"
     if teacher is None:
         return f"{what}, trained without a teacher by `hf_dwt`."
+    if teacher.get("is_students_base"):
+        return (
+            f"{what}, trained beside the text on the predictions of its own base, which holds it near by. To use it, "
+            "that base is needed."
+        )
     share = teacher["num_parameters"] / student["num_parameters"]
     relation = f"{share:.2f} times its size" if share < 1 else f"{share:.2f} times its size: ordinary distillation"
     return (
         f"{what}, trained by distillation from a weak teacher ([Lee et al., 2023](https://arxiv.org/abs/2305.18239)): "
-        f"beside the text it has learnt from the predictions of a model {relation}. To use it, no teacher is needed."
+        f"beside the text it has learnt from the predictions of a model {relation}. To use it, {needs}."
     )
 
 
@@ -164,6 +178,8 @@ def _results(record: Mapping[str, Any]) -> list[str]:
 
 def _teacher(teacher: Mapping[str, Any]) -> list[str]:
     size = f"`{teacher['architecture']}` of {teacher['num_parameters']:,} parameters"
+    if teacher.get("is_students_base"):
+        size = f"the adapter's own base with the adapter off, {size}"
     if teacher["commit"]:
         return [f"[{teacher['name']}]({constants.ENDPOINT}/{teacher['name']}), commit `{teacher['commit']}`: {size}."]
     if teacher["name"]:
@@ -193,6 +209,10 @@ def _student(record: Mapping[str, Any]) -> list[str]:
             "`growth_plan.json` tells how, weight by weight). Before training it was "
             f"{growth['outcome'] or 'not compared with it'}."
         )
+    elif student["started_from"] and student.get("adapter"):
+        start = f"Its base was loaded from {_place(student)}, and is not part of what was saved."
+    elif student.get("adapter"):
+        start = "Its base was in memory only, and is not part of what was saved."
     elif student["started_from"]:
         name = Path(student["started_from"]).name if looks_local(student["started_from"]) else student["started_from"]
         start = f"It started from the trained weights of `{name}`."
@@ -201,6 +221,13 @@ def _student(record: Mapping[str, Any]) -> list[str]:
     else:
         start = "It started from random weights."
     return [f"Sizes: {sizes}.", start]
+
+
+def _place(student: Mapping[str, Any]) -> str:
+    name = student["started_from"]
+    if student["commit"]:
+        return f"[{name}]({constants.ENDPOINT}/{name}), commit `{student['commit']}`"
+    return f"a folder named `{Path(name).name}`, which is not public"
 
 
 def _training(record: Mapping[str, Any]) -> list[str]:

@@ -38,6 +38,7 @@ class TeacherFacts:
         num_parameters: How many.
         config: Its configuration; None if it is heard from a cache, and no step pays for a forward pass of it.
         num_cached: Examples that it was asked about for its cache; None if the steps ask it.
+        is_students_base: Whether it is the base of the student, with the student's adapter off.
     """
 
     origin: Origin
@@ -45,6 +46,7 @@ class TeacherFacts:
     num_parameters: int
     config: PretrainedConfig | None = None
     num_cached: int | None = None
+    is_students_base: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,17 @@ def record_of(
     training: TrainingFacts,
     processing_class: Any | None,
     repetition: Repetition | None = None,
+    adapter: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Build the record of a student, which holds numbers, text, lists and mappings only.
 
-    A value that is not known is None; `baseline` is filled later, see `add_comparison`.
+    A value that is not known is None; `baseline` is filled later, see `add_comparison`. `adapter` is what was trained
+    of the student, see `adapters.describe`.
     """
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
-        "student": _student(student),
+        "student": {**_student(student), "adapter": adapter},
         "teacher": None if teacher is None else _teacher(teacher, training.log_history),
         "objective": None if teacher is None else _objective(choices, training),
         "vocabulary": vocabulary_fingerprint(processing_class),
@@ -210,6 +214,7 @@ def _teacher(teacher: TeacherFacts, log_history: Sequence[Mapping[str, float]]) 
         **asdict(teacher.origin),
         "architecture": teacher.architecture,
         "num_parameters": teacher.num_parameters,
+        "is_students_base": teacher.is_students_base,
         "held_out_loss": known[-1] if known else None,
     }
 

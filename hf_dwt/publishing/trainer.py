@@ -13,6 +13,7 @@ from transformers.trainer_utils import HubStrategy, has_length, unwrap_peft_mode
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
+from hf_dwt.adapters import describe, is_adapted, without_card_of_peft
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.costs import StepCost, configured_flops
 from hf_dwt.hub.files import checkpoint_files, snapshot_of, student_files
@@ -95,7 +96,8 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
 
     def record(self) -> dict[str, Any] | None:
         """The student's record, None for what is no language model."""
-        student = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
+        adapted = self.accelerator.unwrap_model(self.model)
+        student = unwrap_peft_model(adapted)
         if self.kind is None or not isinstance(student, PreTrainedModel):
             return None
         dataset = self.train_dataset
@@ -117,11 +119,15 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             training=training,
             processing_class=self.processing_class,
             repetition=self.repetition,
+            adapter=describe(adapted),
         )
 
     def _teacher_share(self, student: PreTrainedModel) -> float | None:
         teacher, shape = self.teacher_facts(), self.tally.shape
         if teacher is None or teacher.config is None or shape is None or self.kind is None:
+            return None
+        if is_adapted(self.accelerator.unwrap_model(self.model)):
+            # Most of its weights need no gradient: the count of a step does not hold.
             return None
         if self._share is None:
             self._share = (_share(self.kind, student.config, teacher.config, shape),)
@@ -133,11 +139,11 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        with without_tokens(self.args):
+        folder = output_dir or self.args.output_dir
+        with without_tokens(self.args), without_card_of_peft(self.accelerator.unwrap_model(self.model), folder):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
-            folder = output_dir or self.args.output_dir
-            save_plan_of(self.accelerator.unwrap_model(self.model), folder)
+            save_plan_of(unwrap_peft_model(self.accelerator.unwrap_model(self.model)), folder)
             record = self.record()
             if record is not None:
                 write(record, folder)
