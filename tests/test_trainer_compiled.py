@@ -11,7 +11,6 @@ from trainer_runs import make_trainer
 pytestmark = pytest.mark.slow
 
 # Graphs of one function before its sizes are taken as unknown: the first size, and any other.
-MOST_GRAPHS_OF_A_FUNCTION = 4
 
 
 @pytest.mark.parametrize("kind", KINDS)
