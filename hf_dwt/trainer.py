@@ -16,13 +16,15 @@ from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.cached_teaching import CachedTeaching, TeacherSource, losses_against, make_teaching
 from hf_dwt.collators import choose_collator, set_epoch
 from hf_dwt.course import Course
+from hf_dwt.engines import EngineTrainer
 from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
-from hf_dwt.feeding import FeedingTrainer
 from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
+from hf_dwt.identity import KeepsTeacher
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, share_of_step
+from hf_dwt.placement import shards_students
 from hf_dwt.positions import Positions, has_labels, num_positions, positions_of, select, without_labels
 from hf_dwt.preflight import first_batches
 from hf_dwt.probe import Probe
@@ -38,7 +40,7 @@ from hf_dwt.training_log import TrainingLog
 logger = logging.get_logger(__name__)
 
 
-class DWTTrainer(FeedingTrainer):
+class DWTTrainer(EngineTrainer):
     """`Trainer` that blends the language-modelling loss with what a smaller, frozen teacher predicts.
 
     Everything that `Trainer` takes keeps its name, position, default and meaning. Without a teacher it trains the
@@ -138,6 +140,7 @@ class DWTTrainer(FeedingTrainer):
             self.tally.teacher_commit = self._teaching.facts.origin.commit
             self._let_go_of_the_unneeded()
             self.add_callback(WeightingHorizon())
+            self.add_callback(KeepsTeacher(self._teaching.identity))
             self.add_callback(self.course)
         self.add_callback(TrainerEvents(self))
 
@@ -156,6 +159,8 @@ class DWTTrainer(FeedingTrainer):
         outputs = model(**without_labels(inputs)) if return_outputs else None
         # First, so that what it needs on the way is gone before the student keeps activations.
         teacher: Head | Excerpt | None = None
+        # Two ranks cannot disagree here: the weights follow from the step and from gaps that are gathered, no rank's
+        # own, so each rank asks the teacher about each of its micro-batches or about none. See `Course.weights`.
         if weights.soft:
             teacher = self._ask(inputs, positions) if told is None else told
         student = self._head(model, inputs, positions) if outputs is None else whole_head(select(outputs[0], positions))
@@ -193,8 +198,8 @@ class DWTTrainer(FeedingTrainer):
 
     def _head(self, model: nn.Module, inputs: Mapping[str, Any], positions: Positions) -> Head:
         """Run the student up to its head, which is run in parts where nothing gathers its parameters for one pass."""
-        is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        parts = [slice(None)] if is_sharded else parts_of(positions, self.model.config.get_text_config().vocab_size)
+        num_tokens = self.model.config.get_text_config().vocab_size
+        parts = [slice(None)] if shards_students(self.accelerator) else parts_of(positions, num_tokens)
         return head_at(model, without_labels(inputs), positions, parts)
 
     def _parted(self, inputs: Any) -> tuple[Any, Excerpt | None]:
