@@ -45,9 +45,15 @@ def is_zero3(accelerator: Accelerator) -> bool:
     return plugin is not None and plugin.zero_stage == 3
 
 
-def shards_students(accelerator: Accelerator) -> bool:
-    """Tell whether the student's parameters are divided among the ranks: whole for whole forward passes only."""
-    return is_zero3(accelerator) or accelerator.distributed_type == DistributedType.FSDP
+def needs_whole_heads(accelerator: Accelerator) -> bool:
+    """Tell whether the student's head has to be run in one part.
+
+    Where parameters are divided they are whole for whole forward passes only. Where gradients are, from ZeRO-1 on,
+    DeepSpeed reduces them in the order in which they come, which has to be the same on all ranks; the number of parts,
+    and with it that order, is each rank's own.
+    """
+    plugin = accelerator.state.deepspeed_plugin
+    return accelerator.distributed_type == DistributedType.FSDP or (plugin is not None and plugin.zero_stage > 0)
 
 
 def require_placement(placement: TeacherPlacement, accelerator: Accelerator) -> None:

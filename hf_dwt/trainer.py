@@ -24,7 +24,7 @@ from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
 from hf_dwt.identity import KeepsTeacher
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, share_of_step
-from hf_dwt.placement import shards_students
+from hf_dwt.placement import needs_whole_heads
 from hf_dwt.positions import Positions, has_labels, num_positions, positions_of, select, without_labels
 from hf_dwt.preflight import first_batches
 from hf_dwt.probe import Probe
@@ -197,9 +197,9 @@ class DWTTrainer(EngineTrainer):
         return count
 
     def _head(self, model: nn.Module, inputs: Mapping[str, Any], positions: Positions) -> Head:
-        """Run the student up to its head, which is run in parts where nothing gathers its parameters for one pass."""
+        """Run the student up to its head, which is run in parts where the engine allows it."""
         num_tokens = self.model.config.get_text_config().vocab_size
-        parts = [slice(None)] if shards_students(self.accelerator) else parts_of(positions, num_tokens)
+        parts = [slice(None)] if needs_whole_heads(self.accelerator) else parts_of(positions, num_tokens)
         return head_at(model, without_labels(inputs), positions, parts)
 
     def _parted(self, inputs: Any) -> tuple[Any, Excerpt | None]:

@@ -113,7 +113,7 @@ def test_student_and_teacher_are_divided_as_the_engine_says(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_heads_in_parts_train_the_same(
+def test_heads_that_may_be_run_in_parts_train_the_same(
     engine: str, kind: str, results: Results, one_process: Callable[..., dict[str, Any]]
 ) -> None:
     for rank in results(f"{engine} {kind} in parts"):
