@@ -21,6 +21,7 @@ from hf_dwt import DWTTrainer
 NUM_STEPS = 6
 # How each engine's run ends before its time; all have a checkpoint of step 2 by then.
 ENDINGS = {"ddp": "in a step", "zero2": "in a save", "zero3": "in a step", "fsdp2": "in a save"}
+COMPARABLE = {"hidden_size": 16, "train_sampling_strategy": "sequential"}
 SHARDED = ("zero3", "fsdp2")
 # Wide enough where the disk is filled up that a share of the optimiser is larger than all that a run prints.
 HIDDEN_SIZES = {"ddp": 16, "zero2": 64, "zero3": 16, "fsdp2": 16}
@@ -66,9 +67,9 @@ def make_trainer(
     plain = {"optim": "adamw_torch", "learning_rate": 1e-2, "lr_scheduler_type": "linear", "max_steps": NUM_STEPS}
     plain |= {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2, "per_device_train_batch_size": 4}
     plain |= {"allow_bad_teacher": True, "teacher_placement": "sharded" if engine in SHARDED else "replicated"}
-    callbacks = settings.pop("callbacks", None)
+    callbacks, hidden_size = settings.pop("callbacks", None), settings.pop("hidden_size", HIDDEN_SIZES[engine])
     return trainer_class(
-        (build if dropout else make_student)("masked", hidden_size=HIDDEN_SIZES[engine]),
+        (build if dropout else make_student)("masked", hidden_size=hidden_size),
         arguments(folder, **{**plain, **settings_of(engine), **settings}),
         train_dataset=examples(),
         processing_class=tokenizer(),
@@ -90,7 +91,7 @@ def never_killed(folder: Path, engine: str) -> None:
 
 def divided(folder: Path) -> None:
     """A run under ZeRO-2 that can be compared with one of another number of ranks: without dropout and shuffling."""
-    trainer = make_trainer(folder / "divided", "zero2", dropout=False, train_sampling_strategy="sequential")
+    trainer = make_trainer(folder / "divided", "zero2", dropout=False, **COMPARABLE)
     trainer.train()
     keep(folder, "divided", whole_weights(trainer.model))
 
@@ -115,8 +116,7 @@ def resumed(folder: Path, engine: str) -> None:
 def alone(folder: Path) -> None:
     """Resume on one rank what two have left: as it is, and by the command that the refusal names."""
     checkpoint = folder / "divided" / "checkpoint-4"
-    settings: dict[str, Any] = {"dropout": False, "train_sampling_strategy": "sequential"}
-    settings |= {"per_device_train_batch_size": 8, "save_strategy": "no"}
+    settings: dict[str, Any] = {"dropout": False, "per_device_train_batch_size": 8, "save_strategy": "no", **COMPARABLE}
     try:
         make_trainer(folder / "alone", "zero2", **settings).train(str(checkpoint))
     except ValueError as error:

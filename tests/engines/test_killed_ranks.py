@@ -123,4 +123,6 @@ def test_another_number_of_ranks_is_refused_with_a_command_that_makes_it_fit(
     assert "was divided among 2 ranks, this run has 1" in refusal
     assert "`python -m deepspeed.checkpoint.ds_to_universal --inject_missing_state --input_folder " in refusal
     (alone,), (two, _) = results("alone"), results("divided")
+    # The true gradient of a key's bias is 0: Adam makes steps of what is left of it by rounding, in another order here.
+    alone, two = ({name: each[name] for name in each if not name.endswith("key.bias")} for each in (alone, two))
     assert largest_difference(alone, two) < 1e-5
