@@ -43,10 +43,15 @@ class EngineTrainer(FeedingTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.kind is not None:
-            forget_legacy_names(unwrapped(self.model))
+            student = unwrapped(self.model)
+            forget_legacy_names(student)
             if state_dict is not None:
                 kept = {second: first for second, first in self._second_names.items() if first in state_dict}
                 state_dict = {**state_dict, **{second: state_dict[first] for second, first in kept.items()}}
+                # FSDP2 puts a parameter together once for each of its names; as one tensor it is saved once.
+                tied = student.all_tied_weights_keys.items()
+                known = {target: source for target, source in tied if {target, source} <= state_dict.keys()}
+                state_dict |= {target: state_dict[source] for target, source in known.items()}
         super()._save(output_dir, state_dict)
 
 

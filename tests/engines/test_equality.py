@@ -97,7 +97,9 @@ def test_student_and_teacher_are_divided_as_the_engine_says(
 ) -> None:
     for rank in results(f"{engine} {place} {kind} linear"):
         wrapper = WRAPPERS.get(engine, "DeepSpeedEngine")
-        assert rank["wrapper"] == (wrapper if kind == "masked" else wrapper.replace("BertForMasked", "GPT2LMHead"))
+        assert rank["wrapper"] == (
+            wrapper if kind == "masked" else wrapper.replace("BertForMaskedLM", "GPT2LMHeadModel")
+        )
         divided = {"student": engine in ("zero3", "fsdp2"), "teacher": place == "sharded"}
         for model, is_divided in divided.items():
             assert rank[model]
