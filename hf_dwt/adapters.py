@@ -99,14 +99,23 @@ def adapter_off(model: Any) -> Iterator[None]:
                 parameter.requires_grad_(flag)
 
 
+def base_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The base's own parameters, under the names that they have in the wrapper.
+
+    Args:
+        model: Wrapped by peft.
+    """
+    own = _adapter_names(model)
+    return [(name, each) for name, each in model.named_parameters() if name not in own]
+
+
 def trained_of_base(model: nn.Module) -> list[str]:
     """Names of the base's own parameters that are trained beside the adapter, as biases may be.
 
     Args:
         model: Wrapped by peft.
     """
-    own = _adapter_names(model)
-    return [name for name, each in model.named_parameters() if each.requires_grad and name not in own]
+    return [name for name, each in base_parameters(model) if each.requires_grad]
 
 
 def num_adapter_parameters(model: nn.Module) -> int:

@@ -6,10 +6,10 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_dwt.adapters import with_adapter
-from hf_dwt.feeding import FeedingTrainer
+from hf_dwt.engines import EngineTrainer
 
 
-class AdaptingTrainer(FeedingTrainer):
+class AdaptingTrainer(EngineTrainer):
     """`Trainer` that takes a `peft_config`: it trains an adapter on its model, or on each that `model_init` makes.
 
     The adapter's first weights are drawn from `args.seed`.

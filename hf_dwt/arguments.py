@@ -3,11 +3,13 @@
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 from transformers import TrainingArguments
 
 from hf_dwt.weighting import Policy, make_policy
+
+TeacherPlacement: TypeAlias = Literal["replicated", "sharded", "offload"]
 
 
 @dataclass
@@ -57,6 +59,14 @@ class DistillationArguments:
             "help": "Precision of the teacher's weights, below float32 also that it is run in. Default: as loaded."
         },
     )
+    teacher_placement: TeacherPlacement = field(
+        default="replicated",
+        metadata={
+            "help": "Where the teacher is kept: 'replicated', whole on every rank, also beside ZeRO-3 and FSDP2; "
+            "'sharded', divided among the ranks as the student is, with ZeRO-3 and FSDP2 only; 'offload', in CPU "
+            "memory, from which it is copied for each forward pass."
+        },
+    )
     allow_bad_teacher: bool = field(
         default=False,
         metadata={"help": "Train even if the teacher is no better than guessing by token frequency."},
@@ -76,6 +86,10 @@ class DistillationArguments:
             raise ValueError(f"`weighting_steps` must be a whole number, at least 1, got {steps!r}.")
         if self.teacher_dtype not in (None, "float32", "bfloat16", "float16"):
             raise ValueError(f"`teacher_dtype` must be 'float32', 'bfloat16' or 'float16', got {self.teacher_dtype!r}.")
+        if self.teacher_placement not in get_args(TeacherPlacement):
+            raise ValueError(
+                f"`teacher_placement` must be 'replicated', 'sharded' or 'offload', got {self.teacher_placement!r}."
+            )
 
     def policy(self) -> Policy:
         """Build the weighting policy that these arguments describe."""

@@ -1,6 +1,7 @@
 """The student's own base as its teacher: the same weights, with the adapter off while it is asked."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from hf_dwt.adapters import adapter_off, is_adapted, num_base_parameters, trained_of_base
+from hf_dwt.adapters import adapter_off, base_parameters, is_adapted, num_base_parameters, trained_of_base
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.heads import Head
+from hf_dwt.placement import Place, is_zero3
 from hf_dwt.positions import Positions
 from hf_dwt.teacher import Origin, Teacher
 from hf_dwt.teaching import Teaching
@@ -30,14 +32,9 @@ class BaseTeacher(Teacher):
     Nothing is frozen, moved or copied. While it is asked, the adapter is off and the model in evaluation mode; then
     the student is as it was.
 
-    Attributes:
-        is_sharded: Whether its parameters are gathered for one forward pass at a time.
-
     Raises:
         ValueError: If the model has no adapter, or weights of the base are trained.
     """
-
-    is_sharded: bool = False
 
     shares_student: ClassVar[bool] = True
 
@@ -54,7 +51,6 @@ class BaseTeacher(Teacher):
     ) -> Head:
         """Its head at the positions; arguments are those of `Teacher.head_at`."""
         with adapter_off(self.model):
-            parts = [slice(None)] if self.is_sharded else parts
             head = super().head_at(inputs, positions, num_shared_tokens, parts, **settings)
 
         def logits_of(states: Tensor) -> Tensor:
@@ -73,7 +69,7 @@ class BaseTeaching(Teaching):
 
     Raises:
         ValueError: If the student has no adapter, weights of its base are trained, or the teacher shall have a
-            precision of its own.
+            precision or a place of its own.
     """
 
     def __init__(
@@ -88,6 +84,11 @@ class BaseTeaching(Teaching):
                 f'`teacher="{BASE}"` has the precision of the student, whose weights it shares: leave `teacher_dtype` '
                 f"out, got {choices.teacher_dtype!r}."
             )
+        if choices.teacher_placement != "replicated":
+            raise ValueError(
+                f'`teacher="{BASE}"` is where the student is, whose weights it shares: leave `teacher_placement` out, '
+                f"got {choices.teacher_placement!r}."
+            )
         self.student, self._processing_class = student, processing_class
         super().__init__(student, choices, student, processing_class, accelerator)
         self.facts = replace(self.facts, num_parameters=num_base_parameters(student), is_students_base=True)
@@ -101,18 +102,21 @@ class BaseTeaching(Teaching):
         """Ask no more; the base stays where it is."""
         if self.teacher is not None:
             logger.info(f"From step {step} on the base is not asked.")
-            self.teacher = None
+            self.teacher = self._place = None
 
     def _taken(self, revision: str | None = None) -> Teacher:
         require_fixed_base(self.student)
-        sharded = self._accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
         core: Any = self.student.get_base_model()
         commit = vars(core.config).get("_commit_hash")
         origin = Origin(core.name_or_path or None, commit, commit)
-        return BaseTeacher(self.student, self._processing_class, origin, is_sharded=sharded)
+        return BaseTeacher(self.student, self._processing_class, origin)
 
-    def _placed(self, teacher: Teacher) -> None:
-        """It is where the student is."""
+    def _placed(self, teacher: Teacher) -> Place:
+        is_sharded = is_zero3(self._accelerator) or self._accelerator.distributed_type == DistributedType.FSDP
+        return Place(teacher.model, is_sharded, nullcontext, lambda: None)
+
+    def _weights_of(self, teacher: Teacher) -> list[tuple[str, nn.Parameter]]:
+        return base_parameters(teacher.model)
 
 
 def require_fixed_base(student: nn.Module) -> None:

@@ -16,6 +16,7 @@ from hf_dwt.cache.reading import CachedCollator, TeacherCache, take_excerpt
 from hf_dwt.compatibility import judge
 from hf_dwt.fused_losses import Losses, fused_losses
 from hf_dwt.heads import Head
+from hf_dwt.identity import TeacherIdentity
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.positions import Positions
 from hf_dwt.publishing.record import TeacherFacts
@@ -69,6 +70,7 @@ class CachedTeaching:
         origin = Origin(told["name"], told["revision"], told["commit"])
         num_cached = manifest.num_examples * manifest.epochs
         self.facts = TeacherFacts(origin, told["architecture"], told["num_parameters"], num_cached=num_cached)
+        self.identity = TeacherIdentity(origin.name, origin.commit)
         self.teacher: Teacher | None = None
         self._num_told = manifest.num_shared_tokens
 

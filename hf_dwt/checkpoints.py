@@ -103,6 +103,33 @@ def require_optimizer(checkpoint: str | Path) -> None:
         )
 
 
+def require_same_world_size(checkpoint: str | Path, num_ranks: int, loads_universal: bool = False) -> None:
+    """Refuse a checkpoint of DeepSpeed whose optimiser was divided among another number of ranks.
+
+    Args:
+        checkpoint: Of any engine.
+        num_ranks: Of this run.
+        loads_universal: Whether DeepSpeed was told to read a universal checkpoint, which fits every number.
+
+    Raises:
+        ValueError: With the command that makes it universal.
+    """
+    folder = Path(checkpoint)
+    mark = folder / _DEEPSPEED_MARK
+    if loads_universal or not mark.is_file():
+        return
+    state = folder / mark.read_text().strip()
+    num_shares = len(list(state.glob("*zero_pp_rank_*_optim_states.pt")))
+    if num_shares not in (0, num_ranks):
+        raise ValueError(
+            f"The checkpoint {str(checkpoint)!r} holds an optimiser that was divided among {num_shares} ranks, this "
+            f"run has {num_ranks}. Run `python -m deepspeed.checkpoint.ds_to_universal --inject_missing_state "
+            f"--input_folder {state} --output_folder {state}_universal`, set "
+            '`"checkpoint": {"load_universal": true}` in the DeepSpeed configuration and resume from the same '
+            "checkpoint."
+        )
+
+
 def invalidate(checkpoint: str | Path) -> None:
     """Mark a checkpoint as half-written before it is written over."""
     (Path(checkpoint) / TRAINER_STATE_NAME).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedC
 from hf_dwt.language_models import Kind
 from hf_dwt.last_layer import find_cut
 from hf_dwt.positions import Positions, logits_at, unwrapped
+from hf_dwt.unsharded import unsharded
 
 # A backward pass computes the gradients of inputs and weights: twice the work of the forward pass.
 _FORWARD_PASSES_PER_STEP = 3
@@ -89,5 +90,6 @@ def configured_flops(config: PreTrainedConfig, kind: Kind, batch_size: int, leng
 
 def _on_meta(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:
     auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
-    with torch.device("meta"):
+    # The first rank alone comes here, when it saves a student.
+    with unsharded(), torch.device("meta"):
         return auto_class.from_config(deepcopy(config), **settings)

@@ -27,6 +27,7 @@ from hf_dwt.remapping.sizes import field_of, follow_layers, grown_config, keep_n
 from hf_dwt.remapping.tiny import build_on_meta
 from hf_dwt.remapping.width import hidden_share
 from hf_dwt.teacher import Origin, Teacher
+from hf_dwt.unsharded import unsharded
 from hf_dwt.weights import open_safetensors
 
 logger = logging.get_logger(__name__)
@@ -52,6 +53,9 @@ def from_weak_teacher(
     **overrides: Any,
 ) -> Any:
     """Make a larger student out of a smaller model of the same class.
+
+    Every process makes it whole, also under ZeRO-3 and FSDP, which divide it when training starts. Until then a machine
+    holds in CPU memory one whole student (in float32 while it is verified) and one whole teacher for each of its ranks.
 
     Args:
         teacher: A `Teacher`, a model (a bare encoder too), a folder or a Hub id; only safetensors are read.
@@ -90,12 +94,13 @@ def from_weak_teacher(
         (24, True)
     """
     wanted = _as_dtype(dtype)
-    source = _open(teacher, revision, token)
-    if isinstance(config, GrowthPlan):
-        plan = _replayed(config, source, overrides)
-    else:
-        plan = _planned(source, config, overrides, method, width_method, depth_method, noise, seed)
-    student, report = _carried_out(plan, source, wanted or source.dtype, verify)
+    with unsharded():
+        source = _open(teacher, revision, token)
+        if isinstance(config, GrowthPlan):
+            plan = _replayed(config, source, overrides)
+        else:
+            plan = _planned(source, config, overrides, method, width_method, depth_method, noise, seed)
+        student, report = _carried_out(plan, source, wanted or source.dtype, verify)
     _say(report)
     return (student, report) if output_report else student
 
@@ -124,8 +129,9 @@ def plan_growth(
         >>> [layer.source for layer in plan_growth(small, num_hidden_layers=4).layers]
         [0, 0, 1, 1]
     """
-    source = _open(teacher, revision, token)
-    return _planned(source, config, overrides, method, width_method, depth_method, noise, seed)
+    with unsharded():
+        source = _open(teacher, revision, token)
+        return _planned(source, config, overrides, method, width_method, depth_method, noise, seed)
 
 
 @dataclass(frozen=True)

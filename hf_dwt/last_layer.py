@@ -19,6 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from hf_dwt.remapping.axes import probe_sizes
 from hf_dwt.remapping.sizes import read_sizes
 from hf_dwt.remapping.tiny import build_random, random_inputs, representative_layers, tiny_config
+from hf_dwt.unsharded import unsharded
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def find_cut(model: PreTrainedModel) -> Cut | None:
     key = type(model), model.config.to_json_string()
     if key not in _known:
         try:
-            _known[key] = next(_cuts(type(model), model.config), None)
+            with unsharded():
+                _known[key] = next(_cuts(type(model), model.config), None)
         except Exception:  # a modelling file may raise anything: then its models are run as they are
             _known[key] = None
     return _known[key]

@@ -32,6 +32,7 @@ from hf_dwt.model_files import (
     without_conversion_service,
 )
 from hf_dwt.positions import Positions
+from hf_dwt.unsharded import unsharded
 from hf_dwt.vocabulary import num_tokens
 
 
@@ -119,6 +120,7 @@ class Teacher:
         *,
         map_added_tokens_to_unknown: bool = False,
         student_may_add_tokens: bool = True,
+        run: torch.nn.Module | None = None,
     ) -> Head:
         """Its head at the positions, whose logits of the shared tokens have shape (positions, shared tokens).
 
@@ -130,6 +132,7 @@ class Teacher:
             map_added_tokens_to_unknown: Read the unknown token where the student has added one.
             student_may_add_tokens: False spares looking for tokens that the teacher lacks, for which a GPU has to be
                 waited for: the student has none.
+            run: What to call for the forward pass, where an engine is around the model.
 
         Raises:
             ValueError: If the sequences are longer than the teacher can read, or hold tokens that it lacks.
@@ -140,7 +143,7 @@ class Teacher:
             own["input_ids"] = self._known_tokens(inputs["input_ids"], num_shared_tokens, map_added_tokens_to_unknown)
         if "use_cache" in self._parameters:
             own["use_cache"] = False
-        head = head_at(self.model, own, positions, parts)
+        head = head_at(self.model if run is None else run, own, positions, parts)
 
         @torch.no_grad()
         def shared_logits_of(states: Tensor) -> Tensor:
@@ -194,6 +197,9 @@ def load_teacher(
     trust_remote_code: bool = False,
 ) -> Teacher:
     """Load a frozen teacher, with its tokenizer, from the Hub or a folder.
+
+    Every process loads it whole, also under ZeRO-3: a machine holds one copy in CPU memory for each of its ranks, until
+    the trainer places it.
 
     Args:
         name: Hub id or folder of a masked or causal language model.
@@ -251,7 +257,7 @@ def _load(
     weights: dict[str, Any] = {"dtype": dtype or "auto", "ignore_mismatched_sizes": True}
     weights["use_safetensors"] = None if allow_pickle else True
     try:
-        with without_conversion_service():
+        with unsharded(), without_conversion_service():
             model, loading = auto_class.from_pretrained(folder, output_loading_info=True, **weights, **source)
     except (OSError, UnpicklingError) as error:
         hint = "" if allow_pickle else " Only safetensors are read unless you pass `allow_pickle=True`."

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import logging
@@ -16,6 +16,8 @@ from transformers.utils import logging
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.compatibility import check_pair, judge, require_unknown_token, warn_of_equals
 from hf_dwt.heads import Head, parts_of
+from hf_dwt.identity import TeacherIdentity, fingerprint_of
+from hf_dwt.placement import Place, make_whole, num_parameters, place, require_placement, whole
 from hf_dwt.positions import Positions, without_labels
 from hf_dwt.preflight import first_impression
 from hf_dwt.probe import Probe
@@ -36,14 +38,14 @@ class Teaching:
 
     Args:
         source: What the user passed as `teacher`, not None.
-        choices: Precision of the teacher, and what to do about tokens that it lacks.
+        choices: Precision of the teacher, where to keep it, and what to do about tokens that it lacks.
         student: Unwrapped.
         processing_class: The student's tokenizer, if it is known.
         accelerator: Says where the batches are, and in what precision models are run.
 
     Raises:
         TypeError: If the source is no teacher.
-        ValueError: If teacher and student do not fit together.
+        ValueError: If teacher and student do not fit together, or this run cannot keep the teacher where it shall be.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Teaching:
         accelerator: Accelerator,
     ) -> None:
         self._source, self._choices, self._accelerator = source, choices, accelerator
+        require_placement(choices.teacher_placement, accelerator)
         self.teacher: Teacher | None = self._taken()
         check_pair(self.teacher, student)
         if choices.map_added_tokens_to_unknown:
@@ -66,8 +69,10 @@ class Teaching:
         self._student_may_add_tokens = num_student_tokens > self._num_shared_tokens
         self.origin: Origin = self.teacher.origin
         model: PreTrainedModel = unwrap_peft_model(self.teacher.model)
-        self.facts = TeacherFacts(self.origin, type(model).__name__, model.num_parameters(), model.config)
-        self._placed(self.teacher)
+        self.facts = TeacherFacts(self.origin, type(model).__name__, num_parameters(model), model.config)
+        self._place: Place | None = self._placed(self.teacher)
+        fingerprint = fingerprint_of((name, whole(each)) for name, each in self._weights_of(self.teacher))
+        self.identity = TeacherIdentity(self.origin.name, self.origin.commit, fingerprint)
 
     def new_probe(
         self, batches: Iterable[Mapping[str, Any]] | None, positions_of: Callable[[Mapping[str, Any]], Positions]
@@ -80,14 +85,23 @@ class Teaching:
         if self.teacher is None:
             # The very one that was there before: a branch may have moved.
             self.teacher = self._taken(self.origin.commit)
-            self._placed(self.teacher)
+            self._place = self._placed(self.teacher)
         return self.teacher
 
     def _taken(self, revision: str | None = None) -> Teacher:
-        return as_teacher(self._source, self._choices.teacher_dtype, revision=revision)
+        choices = self._choices
+        held = self._source.model if isinstance(self._source, Teacher) else self._source
+        if isinstance(held, nn.Module) and (choices.teacher_dtype or choices.teacher_placement != "sharded"):
+            # Before it is cast, which would pass by what is divided.
+            make_whole(held)
+        return as_teacher(self._source, choices.teacher_dtype, revision=revision)
 
-    def _placed(self, teacher: Teacher) -> None:
-        teacher.model.to(self._accelerator.device)
+    def _placed(self, teacher: Teacher) -> Place:
+        return place(teacher.model, self._choices.teacher_placement, self._accelerator)
+
+    def _weights_of(self, teacher: Teacher) -> Iterable[tuple[str, nn.Parameter]]:
+        named: Iterable[tuple[str, nn.Parameter]] = teacher.model.named_parameters()
+        return named
 
     def introduce(
         self,
@@ -147,8 +161,9 @@ class Teaching:
         """Free the teacher's memory on the accelerator, and altogether where nobody else holds it."""
         if self.teacher is not None:
             logger.info(f"From step {step} on the teacher ({self.origin}) is not asked.")
-            self.teacher.model.to("cpu")
-            self.teacher = None
+            assert self._place is not None
+            self._place.release()
+            self.teacher = self._place = None
 
     def head_at(self, inputs: Mapping[str, Any], positions: Positions) -> Head:
         """Ask the teacher: its head, with logits of the shared tokens of shape (rows, shared tokens), without gradient.
@@ -158,18 +173,21 @@ class Teaching:
             positions: Where to predict.
         """
         assert self.teacher is not None
-        with self._precision():
+        assert self._place is not None
+        there = self._place
+        with there.at_hand(), self._precision():
             head = self.teacher.head_at(
                 without_labels(inputs),
                 positions,
                 self._num_shared_tokens,
-                parts_of(positions, self.teacher.vocab_size),
+                [slice(None)] if there.is_sharded else parts_of(positions, self.teacher.vocab_size),
+                run=there.run,
                 map_added_tokens_to_unknown=self._choices.map_added_tokens_to_unknown,
                 student_may_add_tokens=self._student_may_add_tokens,
             )
 
         def logits_of(states: Tensor) -> Tensor:
-            with self._precision():
+            with there.at_hand(), self._precision():
                 return head.logits_of(states)
 
         return replace(head, logits_of=logits_of)

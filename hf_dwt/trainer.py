@@ -22,8 +22,10 @@ from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
 from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
+from hf_dwt.identity import KeepsTeacher
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, share_of_step
+from hf_dwt.placement import needs_whole_heads
 from hf_dwt.positions import Positions, has_labels, num_positions, positions_of, select, without_labels
 from hf_dwt.preflight import first_batches
 from hf_dwt.probe import Probe
@@ -141,6 +143,7 @@ class DWTTrainer(AdaptingTrainer):
             self.tally.teacher_commit = self._teaching.facts.origin.commit
             self._let_go_of_the_unneeded()
             self.add_callback(WeightingHorizon())
+            self.add_callback(KeepsTeacher(self._teaching.identity))
             self.add_callback(self.course)
         self.add_callback(TrainerEvents(self))
 
@@ -159,6 +162,8 @@ class DWTTrainer(AdaptingTrainer):
         outputs = model(**without_labels(inputs)) if return_outputs else None
         # First, so that what it needs on the way is gone before the student keeps activations.
         teacher: Head | Excerpt | None = None
+        # Two ranks cannot disagree here: the weights follow from the step and from gaps that are gathered, no rank's
+        # own, so each rank asks the teacher about each of its micro-batches or about none. See `Course.weights`.
         if weights.soft:
             teacher = self._ask(inputs, positions) if told is None else told
         student = self._head(model, inputs, positions) if outputs is None else whole_head(select(outputs[0], positions))
@@ -195,9 +200,9 @@ class DWTTrainer(AdaptingTrainer):
         return count
 
     def _head(self, model: nn.Module, inputs: Mapping[str, Any], positions: Positions) -> Head:
-        """Run the student up to its head, which is run in parts where nothing gathers its parameters for one pass."""
-        is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        parts = [slice(None)] if is_sharded else parts_of(positions, self.model.config.get_text_config().vocab_size)
+        """Run the student up to its head, which is run in parts where the engine allows it."""
+        num_tokens = self.model.config.get_text_config().vocab_size
+        parts = [slice(None)] if needs_whole_heads(self.accelerator) else parts_of(positions, num_tokens)
         return head_at(model, without_labels(inputs), positions, parts)
 
     def _parted(self, inputs: Any) -> tuple[Any, Excerpt | None]:

@@ -18,20 +18,31 @@ class RanksFailed(RuntimeError):
     """A rank failed or was not done in time; the text holds what both ranks have printed."""
 
 
-def run_on_two_ranks(script: str | Path, arguments: Sequence[str | Path] = (), timeout: float = 180.0) -> str:
-    """Run `script` in two processes that talk over gloo, and return what they printed.
+def run_on_two_ranks(
+    script: str | Path,
+    arguments: Sequence[str | Path] = (),
+    timeout: float = 180.0,
+    num_ranks: int = NUM_RANKS,
+    accelerate_config: Path | None = None,
+) -> str:
+    """Run `script` in two processes that talk over gloo, or in `num_ranks`, and return what they printed.
 
     In the script `use_cpu=True` in the training arguments is enough to join the ranks. No process outlives the call.
 
     Args:
         script: A Python file.
         arguments: Its command line.
-        timeout: Seconds, > 0, after which both ranks are ended.
+        timeout: Seconds, > 0, after which all ranks are ended.
+        num_ranks: How many processes.
+        accelerate_config: Start them by `accelerate launch` with this configuration, not by torchrun.
 
     Raises:
         RanksFailed: If a rank fails or the time is over.
     """
-    launch = ["torch.distributed.run", "--nproc_per_node", str(NUM_RANKS), "--master_port", str(_free_port())]
+    launch = ["torch.distributed.run", "--nproc_per_node", str(num_ranks), "--master_port", str(_free_port())]
+    if accelerate_config is not None:
+        launch = ["accelerate.commands.launch", "--config_file", str(accelerate_config)]
+        launch += ["--main_process_port", str(_free_port())]
     command = [sys.executable, "-m", *launch, str(script), *map(str, arguments)]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         launched = subprocess.Popen(command, env=_environment(), stdout=output, stderr=subprocess.STDOUT)
@@ -44,13 +55,14 @@ def run_on_two_ranks(script: str | Path, arguments: Sequence[str | Path] = (), t
         output.seek(0)
         said = output.read()
     if code != "0":
-        raise RanksFailed(f"{Path(script).name} failed on {NUM_RANKS} ranks. Exit code: {code}. Output:\n{said}")
+        raise RanksFailed(f"{Path(script).name} failed on {num_ranks} ranks. Exit code: {code}. Output:\n{said}")
     return said
 
 
 def _environment() -> dict[str, str]:
     offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {**os.environ, **offline, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    folders = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, **offline, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": folders}
 
 
 def _free_port() -> int:

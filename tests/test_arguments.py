@@ -129,8 +129,8 @@ def test_arguments_are_parsed_from_a_command_line():
     line = (
         "--output_dir out --use_cpu --weighting step --soft_loss_weight 3 --final_soft_loss_weight 0.5 "
         '--hard_loss_weight 0.25 --weighting_kwargs {"at":0.3} --weighting_steps 100 --temperature 2 '
-        "--scale_soft_loss_by_temperature false --teacher_dtype bfloat16 --allow_bad_teacher "
-        "--map_added_tokens_to_unknown"
+        "--scale_soft_loss_by_temperature false --teacher_dtype bfloat16 --teacher_placement offload "
+        "--allow_bad_teacher --map_added_tokens_to_unknown"
     )
     (args,) = HfArgumentParser(DWTTrainingArguments).parse_args_into_dataclasses(line.split())
     expected = {
@@ -143,6 +143,7 @@ def test_arguments_are_parsed_from_a_command_line():
         "temperature": 2.0,
         "scale_soft_loss_by_temperature": False,
         "teacher_dtype": "bfloat16",
+        "teacher_placement": "offload",
         "allow_bad_teacher": True,
         "map_added_tokens_to_unknown": True,
     }

@@ -1,0 +1,117 @@
+"""A teacher is known again by its weights, and another one is refused when a run is resumed."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import build, make_teacher, tokenizer
+from torch import nn
+from trainer_runs import make_trainer
+
+from hf_dwt.identity import TeacherIdentity, fingerprint_of
+
+SAVES = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+
+
+def fingerprint(model: nn.Module) -> str:
+    return fingerprint_of((name, nullcontext(each.data)) for name, each in model.named_parameters())
+
+
+# Fingerprints
+
+
+def test_the_same_weights_have_the_same_fingerprint() -> None:
+    assert fingerprint(make_teacher()) == fingerprint(make_teacher())
+    assert len(fingerprint(make_teacher())) == 64
+
+
+@pytest.mark.parametrize("index", [0, 1, 77, -1])
+def test_a_single_value_that_differs_in_its_last_bit_is_another_teacher(index: int) -> None:
+    weight = torch.randn(3001)
+    other = weight.clone()
+    other[index] = torch.nextafter(other[index], torch.tensor(100.0))
+    before, after = (fingerprint_of([("weight", nullcontext(each))]) for each in (weight, other))
+    assert before != after
+
+
+def test_values_names_shapes_and_precisions_all_count() -> None:
+    weight = torch.arange(12.0)
+    seen = {
+        fingerprint_of([(name, nullcontext(values))])
+        for name, values in [
+            ("weight", weight),
+            ("bias", weight),
+            ("weight", weight.flip(0)),
+            ("weight", weight.view(3, 4)),
+            ("weight", weight.bfloat16()),
+            ("weight", weight.half()),
+            ("weight", weight.double()),
+        ]
+    }
+    assert len(seen) == 7
+
+
+def test_where_values_lie_in_memory_does_not_count() -> None:
+    values = torch.randn(4, 6)
+    turned = values.t().contiguous().t()
+    one, other = (fingerprint_of([("weight", nullcontext(each))]) for each in (values, turned))
+    assert one == other
+
+
+# Identities
+
+
+def test_weights_tell_teachers_apart_whatever_their_names() -> None:
+    known = TeacherIdentity("me/small", "abc", "1")
+    assert not known.differs_from(TeacherIdentity("./copy", None, "1"))
+    assert known.differs_from(TeacherIdentity("me/small", "abc", "2"))
+
+
+def test_names_and_commits_tell_where_the_weights_are_not_known() -> None:
+    known = TeacherIdentity("me/small", "abc")
+    assert not known.differs_from(TeacherIdentity("me/small", "abc", "2"))
+    assert known.differs_from(TeacherIdentity("me/small", "def", "2"))
+    assert known.differs_from(TeacherIdentity("me/other", "abc"))
+
+
+# Resuming
+
+
+def test_a_checkpoint_records_the_teacher(tmp_path: Path) -> None:
+    teacher = make_teacher()
+    teacher.save_pretrained(tmp_path / "teacher")
+    tokenizer().save_pretrained(tmp_path / "teacher")
+    make_trainer(tmp_path, teacher=str(tmp_path / "teacher"), **SAVES).train()
+    state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
+    recorded = state["stateful_callbacks"]["KeepsTeacher"]["attributes"]
+    assert recorded == {"name": str(tmp_path / "teacher"), "commit": None, "fingerprint": fingerprint(teacher)}
+
+
+@pytest.mark.parametrize("restores", [False, True])
+def test_another_teacher_is_refused_on_resuming(restores: bool, tmp_path: Path) -> None:
+    make_trainer(tmp_path, **SAVES).train()
+    other = build("masked", hidden_size=12, num_layers=1, seed=2)
+    settings = SAVES | {"allow_bad_teacher": True, "restore_callback_states_from_checkpoint": restores}
+    message = (
+        r"The checkpoint's run learnt from another teacher \(a model passed in memory, weights \w{12}\) than this one "
+        r"\(a model passed in memory, weights \w{12}\)\. Pass the teacher that it had"
+    )
+    checkpoint = str(tmp_path / "checkpoint-2")
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, teacher=other, **settings).train(checkpoint)
+    make_trainer(tmp_path, **settings).train(checkpoint)
+    # A new run may have any teacher.
+    make_trainer(tmp_path, teacher=other, **settings).train()
+
+
+def test_a_teacher_of_another_precision_is_another_one(tmp_path: Path) -> None:
+    make_trainer(tmp_path, **SAVES).train()
+    with pytest.raises(ValueError, match="learnt from another teacher"):
+        make_trainer(tmp_path, teacher_dtype="bfloat16", **SAVES).train(str(tmp_path / "checkpoint-2"))
+
+
+def test_a_checkpoint_that_knows_of_no_teacher_may_be_resumed_with_one(tmp_path: Path) -> None:
+    make_trainer(tmp_path, teacher=None, **SAVES).train()
+    make_trainer(tmp_path, **SAVES).train(str(tmp_path / "checkpoint-2"))
