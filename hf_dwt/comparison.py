@@ -166,7 +166,8 @@ def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
         probe_size=probed.num_probe_examples / step_size,
         held_out=held_out_by(trainer),
     )
-    (folder / _RESULT).write_text(json.dumps(asdict(run), indent=2))
+    if trainer.args.should_save:
+        (folder / _RESULT).write_text(json.dumps(asdict(run), indent=2))
     return run
 
 

@@ -1,11 +1,14 @@
-"""Runs a script on two ranks of this machine with torchrun, within a limit of time."""
+"""Runs a script on two ranks of this machine with torchrun, or launchers side by side, within a limit of time."""
 
 import os
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,6 +60,53 @@ def run_on_two_ranks(
     if code != "0":
         raise RanksFailed(f"{Path(script).name} failed on {num_ranks} ranks. Exit code: {code}. Output:\n{said}")
     return said
+
+
+def run_together(*commands: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float = 180.0) -> str:
+    """Run commands side by side, as on so many machines, and return what they printed; none outlives the call.
+
+    Args:
+        commands: Programs are looked up next to this Python first; `{port}` in a word is a free port, the same in all.
+        folder: Where they run.
+        environment: On top of this process's own.
+        timeout: Seconds, > 0, after which all are ended.
+
+    Raises:
+        RanksFailed: If one of them fails, which ends the others, or the time is over.
+    """
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    settings = {**_environment(), "PATH": search, **environment}
+    running: list[subprocess.Popen[str]] = []
+    port, until = str(_free_port()), time.monotonic() + timeout
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        to_file = {"stdout": output, "stderr": subprocess.STDOUT, "text": True}
+        try:
+            for command in commands:
+                path = shutil.which(command[0], path=settings["PATH"])
+                assert path is not None, f"There is no {command[0]}."
+                words = [path, *(word.replace("{port}", port) for word in command[1:])]
+                running.append(subprocess.Popen(words, cwd=folder, env=settings, **to_file))
+            while None in (codes := [each.poll() for each in running]) and not any(codes) and time.monotonic() < until:
+                time.sleep(0.1)
+        finally:
+            _end_all(running)
+        output.seek(0)
+        said = output.read()
+    if any(codes) or None in codes:
+        raise RanksFailed(f"{shlex.join(commands[0])}\nExit codes: {codes}. Output:\n{said}")
+    return said
+
+
+def _end_all(launched: Sequence[subprocess.Popen[str]]) -> None:
+    """End what still runs, and kill what that has started and left behind."""
+    for each in launched:
+        if each.poll() is None:
+            started = psutil.Process(each.pid).children(recursive=True)
+            _end(each)
+            for orphan in started:
+                with suppress(psutil.NoSuchProcess):
+                    orphan.kill()
+            psutil.wait_procs(started)
 
 
 def _environment() -> dict[str, str]:

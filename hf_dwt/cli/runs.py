@@ -8,11 +8,13 @@ from typing import Any
 
 import datasets
 import torch
+from accelerate import PartialState
 from rich.box import SIMPLE
 from rich.table import Table
 from transformers import PreTrainedConfig
 
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
+from hf_dwt.assess import assess_teacher
 from hf_dwt.cache.reading import TeacherCache
 from hf_dwt.cache.writing import cache_teacher
 from hf_dwt.checkpoints import has_checkpoints
@@ -174,17 +176,20 @@ def run_grown(recipe: Recipe, inputs: Inputs, steps: int, method: str = "exact")
 
 
 def score_teacher(recipe: Recipe, inputs: Inputs) -> Run:
-    """Evaluate the teacher as the students are."""
+    """Score the teacher on the students' held-out set, on each process alone: no engine would take a second model."""
     assert inputs.teacher is not None
-    trainer = DWTTrainer(
-        inputs.teacher.model,
-        arguments_for(_without_distillation(recipe), **UNPUBLISHED),
-        inputs.collator,
-        eval_dataset=inputs.evaluation,
+    # New arguments would take the device away from trainers that are still in use.
+    inputs.teacher.model.to(PartialState().device)
+    settings = recipe.arguments
+    report = assess_teacher(
+        inputs.teacher,
+        inputs.evaluation,
         processing_class=inputs.tokenizer,
+        data_collator=inputs.collator,
+        batch_size=settings.get("per_device_eval_batch_size", DWTTrainingArguments.per_device_eval_batch_size),
+        seed=settings.get("seed", DWTTrainingArguments.seed),
     )
-    metrics = trainer.evaluate()
-    return Run("teacher", 0, metrics["eval_loss"], metrics["eval_accuracy"], 0.0, 0, ())
+    return Run("teacher", 0, report.loss, report.accuracy, 0.0, 0, ())
 
 
 def step_cost(

@@ -43,9 +43,10 @@ def train(recipe_path: str | Path, options: Sequence[str] = (), *, dry_run: bool
     Raises:
         RecipeError: If the recipe is wrong, or has no teacher to compare with.
     """
-    console = Console()
     recipe = read_recipe(recipe_path, options)
     args = arguments_for(recipe)
+    # Under a launcher one process speaks for all.
+    console = Console(quiet=args.process_index > 0)
     if baseline and recipe.teacher is None:
         raise RecipeError("`--baseline` trains the student without its teacher, but this recipe has none.")
     if dry_run:
