@@ -12,6 +12,7 @@ from benchmarks import data, measuring, start
 from benchmarks.cache_error import SHARES, TOP_KS, Trial
 from benchmarks.cache_error import compare as compare_cached
 from benchmarks.measuring import PeakMemory, in_turn, save, summary
+from benchmarks.profile_step import bounds, kind_of, shares
 from benchmarks.step import compare
 from benchmarks.step_arms import Setting
 from benchmarks.step_causal import measure_form
@@ -28,6 +29,23 @@ def test_arms_take_turns_and_are_compared_with_the_stock_trainer() -> None:
     assert all(len(steps) == 2 for rounds in result["seconds"].values() for steps in rounds)
     assert result["arms"]["stock"]["ratio"] == 1
     assert result["arms"]["taught"]["to alone"] > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_shares_of_a_step_are_of_a_whole_and_no_step_is_faster_than_its_bound() -> None:
+    setting = Setting(**TINY, num_steps=1, batch_size=2)
+    for row in shares(1, setting)["arms"].values():
+        assert sum(row.values()) - row["seconds"] == pytest.approx(100)
+        assert row["products"] > 0 < row["optimiser"]
+    for row in bounds(1, setting)["arms"].values():
+        assert 0 < row["of the bound"] < 1
+
+
+def test_operations_are_told_by_their_kinds() -> None:
+    names = {"aten::addmm": "products", "aten::_fused_adamw_": "optimiser", "aten::_log_softmax": "softmax and losses"}
+    assert {name: kind_of(name) for name in names} == names
+    assert kind_of("aten::native_layer_norm_backward") == "activations and norms"
+    assert kind_of("DataLoader") == "other"
 
 
 @pytest.mark.filterwarnings("ignore")
