@@ -222,7 +222,7 @@ def losses(
     live, cached, rest = [], [], []
     for start in range(0, len(dataset), 4):
         batch = told.add_to(trial.collator([dataset[index] for index in range(start, min(start + 4, len(dataset)))]))
-        inputs, excerpt = take_excerpt(batch, told.manifest.num_shared_tokens)
+        inputs, excerpt = take_excerpt(batch, told.manifest)
         assert excerpt is not None
         positions = positions_of(trial.kind, inputs)
         logits, asked = (logits_at(model, without_labels(inputs), positions) for model in (student, teacher.model))

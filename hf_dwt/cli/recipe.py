@@ -102,6 +102,7 @@ class CacheSection:
 
     folder: str
     top_k: int = 16
+    tail_samples: int = 0
     epochs: int = 1
     dtype: Literal["float16", "float32"] = "float16"
 

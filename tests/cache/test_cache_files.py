@@ -40,7 +40,7 @@ def test_batches_get_what_the_teacher_says_of_them_whatever_their_size_and_order
     cache = cached(tmp_path, kind, dtype="float32")
     rows = list(examples())[::-1][:size]
     batch = cache.add_to(collator(kind)(rows))
-    inputs, excerpt = take_excerpt(batch, len(tokenizer()))
+    inputs, excerpt = take_excerpt(batch, cache.manifest)
     positions = positions_of(kind_of(kind), inputs)
     with torch.no_grad():
         logs = logits_at(make_teacher(kind).eval(), without_labels(inputs), positions).log_softmax(-1)
@@ -81,11 +81,11 @@ def test_writing_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: p
     asked: list[int] = []
     ask = writing._Writer._ask
 
-    def dies(writer: Any, batch: Any, top_k: int) -> Any:
+    def dies(writer: Any, batch: Any, *settings: Any) -> Any:
         asked.append(len(batch["input_ids"]))
         if len(asked) == 4:
             raise KeyboardInterrupt
-        return ask(writer, batch, top_k)
+        return ask(writer, batch, *settings)
 
     monkeypatch.setattr(writing._Writer, "_ask", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -107,7 +107,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(OSError, match=r"needs 32 bytes per position, .* Lower `top_k` or `epochs`"):
+    with pytest.raises(OSError, match=r"needs 32 bytes per position, .* Lower `top_k`, `tail_samples` or `epochs`"):
         cached(tmp_path)
     assert not list(tmp_path.iterdir())
 
