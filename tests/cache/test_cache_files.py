@@ -25,7 +25,7 @@ def teacher(kind: str = "masked") -> Teacher:
 
 
 def cached(folder: Path, kind: str = "masked", **settings: Any) -> TeacherCache:
-    return cache_teacher(teacher(kind), examples(), folder, **{"top_k": 4, **settings})
+    return cache_teacher(teacher(kind), examples(), folder, **{"top_k": 4, "tail_samples": 0, **settings})
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,10 @@ def test_numbers_to_draw_by_are_other_ones_with_other_masks_and_one_in_each_part
     counts = np.full(len(rows), 50)
     first, second = (draws_of(each, counts, 4) for each in keys)
     assert first.shape == (50 * len(rows), 4)
-    assert not (first == second).any()
+    # An example of few words may be masked twice in the same way.
+    is_other = np.repeat(keys[0] != keys[1], 50)
+    assert is_other.mean() > 0.5
+    assert not (first == second)[is_other].any()
     assert (np.floor(4 * first) == np.arange(4)).all()
     # Averages of what is uniform in [0, 1), four standard errors around 1 / 2.
     assert np.abs((4 * first) % 1 - 0.5).mean() == pytest.approx(0.25, abs=4 * 0.15 / first.size**0.5)
@@ -249,7 +252,8 @@ def test_examples_and_masks_of_another_run_are_refused(tmp_path: Path) -> None:
 )
 def test_another_cache_is_not_written_over(change: dict[str, Any], named: str, tmp_path: Path) -> None:
     cached(tmp_path)
-    settings = {"teacher": teacher(), "dataset": examples(), "top_k": 4, "processing_class": tokenizer(), **change}
+    settings = {"teacher": teacher(), "dataset": examples(), "top_k": 4, "tail_samples": 0, **change}
+    settings["processing_class"] = tokenizer()
     with pytest.raises(ValueError, match=rf"holds another cache: it differs in .*{named}.*Name another folder"):
         cache_teacher(folder=tmp_path, **settings)
 
