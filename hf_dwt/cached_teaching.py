@@ -72,7 +72,6 @@ class CachedTeaching:
         self.facts = TeacherFacts(origin, told["architecture"], told["num_parameters"], num_cached=num_cached)
         self.identity = TeacherIdentity(origin.name, origin.commit)
         self.teacher: Teacher | None = None
-        self._num_told = manifest.num_shared_tokens
 
     def introduce(self, *_: Any) -> None:
         """Judge the teacher by what was measured when it was asked: on a sample of the same examples.
@@ -137,7 +136,7 @@ class CachedTeaching:
 
     def take_excerpt(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], Excerpt | None]:
         """Part a batch into what models read and what the teacher said."""
-        return take_excerpt(inputs, self._num_told)
+        return take_excerpt(inputs, self.cache.manifest)
 
 
 def make_teaching(

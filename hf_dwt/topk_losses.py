@@ -1,11 +1,20 @@
-"""Both losses against a teacher of whom only the most likely tokens are known, the rest as one bucket.
+"""Both losses against a teacher of whom a few tokens' probabilities are kept at every position.
 
-The soft loss is the divergence of the distributions over the k tokens and the bucket: a lower bound of the KL
-divergence over the vocabulary, since telling the bucket's tokens apart could only add to it. It is that divergence
-itself if k is the vocabulary.
+Kept are the k most likely tokens, and what all others have together, the tail. There are two ways to learn of it:
+
+- As one bucket. The soft loss is the divergence of the distributions over the k tokens and the bucket: a lower bound
+  of the KL divergence over the vocabulary, since telling the bucket's tokens apart could only add to it. It is that
+  divergence itself if k is the vocabulary.
+- By m tokens that were drawn from it, each with the m-th part of its probability. The soft loss and its gradient are
+  right on average over draws: an unbiased estimate of the KL divergence, not a bound of it. At a single position it
+  may be far off, and negative.
+
+Reference:
+    Anshumann et al., 2025, "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs"
+    (https://arxiv.org/abs/2503.16870): most likely tokens alone mislead, drawn ones do not. There all tokens are drawn.
 """
 
-# Axes in names: N positions, K most likely tokens, V vocabulary, S tokens that the teacher shares.
+# Axes in names: N positions, K kept tokens, M of them drawn, V vocabulary, S tokens that the teacher shares.
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +33,11 @@ class Excerpt:
 
     Attributes:
         num_shared_tokens: Tokens that the distribution is over: ids below this.
-        ids: Shape (positions, k), the most likely tokens.
-        logs: Shape (positions, k), their log-probabilities.
-        rest: Shape (positions,), probability of all other tokens.
+        ids: Shape (positions, k + m), the most likely tokens, then those drawn from the others, some of them twice.
+        logs: Shape (positions, k + m), their log-probabilities.
+        rest: Shape (positions,), probability of all tokens but the k.
         label_logs: Shape (positions,), log-probability of the true token, 0 where the teacher lacks it.
+        num_drawn: How many were drawn, m; 0 leaves the others one bucket.
     """
 
     num_shared_tokens: int
@@ -35,36 +45,53 @@ class Excerpt:
     logs: Tensor
     rest: Tensor
     label_logs: Tensor
+    num_drawn: int = 0
 
     @property
-    def columns(self) -> tuple[Tensor, Tensor, Tensor]:
-        """`ids`, `logs` and `rest`."""
-        return self.ids, self.logs, self.rest
+    def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`ids`, `logs`, `rest` and `label_logs`."""
+        return self.ids, self.logs, self.rest, self.label_logs
+
+    @property
+    def weights(self) -> Tensor:
+        """Shape (positions, k + m), float32: what the soft loss asks of the student at each token."""
+        weights_NK = self.logs.float().exp()
+        if self.num_drawn:
+            weights_NK[:, -self.num_drawn :] = self.rest.float()[:, None] / self.num_drawn
+        return weights_NK
 
     def __getitem__(self, rows: slice) -> "Excerpt":
-        parts = (each[rows] for each in (self.ids, self.logs, self.rest, self.label_logs))
-        return Excerpt(self.num_shared_tokens, *parts)
+        return Excerpt(self.num_shared_tokens, *(each[rows] for each in self.columns), self.num_drawn)
 
 
-def excerpt_of(teacher_logits: Tensor, labels: Tensor, top_k: int) -> Excerpt:
+def excerpt_of(teacher_logits: Tensor, labels: Tensor, top_k: int, draws: Tensor | None = None) -> Excerpt:
     """Keep the most likely tokens of a teacher's predictions, and the mass of the others.
 
     Args:
         teacher_logits: Shape (positions, shared tokens).
         labels: Shape (positions,), the true tokens.
         top_k: Tokens to keep, at most all.
+        draws: Shape (positions, m), in [0, 1): m tokens are kept of the others too, where these numbers fall among
+            their summed probabilities. Not taken where none is left.
     """
     logs_NS = teacher_logits.float().log_softmax(dim=-1)
     num_shared = logs_NS.shape[-1]
     logs_NK, ids_NK = logs_NS.topk(min(top_k, num_shared), dim=-1)
     rest_N = _log_rest(logs_NS, ids_NK).exp()
+    num_drawn = 0 if draws is None or top_k >= num_shared else draws.shape[-1]
+    if num_drawn:
+        assert draws is not None
+        ids_NM = _drawn(logs_NS, ids_NK, draws)
+        ids_NK, logs_NK = (
+            torch.cat(each, dim=-1) for each in ((ids_NK, ids_NM), (logs_NK, logs_NS.gather(-1, ids_NM)))
+        )
     known = labels < num_shared
     label_logs_N = logs_NS.gather(-1, labels.where(known, 0)[:, None]).squeeze(-1).where(known, 0.0)
-    return Excerpt(num_shared, ids_NK, logs_NK, rest_N, label_logs_N)
+    return Excerpt(num_shared, ids_NK, logs_NK, rest_N, label_logs_N, num_drawn)
 
 
 def top_k_soft_loss(student_logits: Tensor, excerpt: Excerpt) -> Tensor:
-    """Divergence from the teacher to the student over the k tokens and the bucket of all others, per position.
+    """Divergence from the teacher to the student as far as the excerpt tells of it, per position.
 
     The plain form: training takes `excerpt_losses`, which is equal to it and to the hard loss.
 
@@ -73,13 +100,14 @@ def top_k_soft_loss(student_logits: Tensor, excerpt: Excerpt) -> Tensor:
         excerpt: Of the teacher, at the same positions, at temperature 1.
 
     Returns:
-        Shape (positions,), nats, float32; at most the KL divergence over the shared tokens.
+        Shape (positions,), nats, float32. Without drawn tokens at most the KL divergence over the shared tokens, and
+        >= 0; with them an estimate of it, of either sign.
     """
     student_logs_NS = student_logits[:, : excerpt.num_shared_tokens].float().log_softmax(dim=-1)
     ids_NK, teacher_logs_NK, rest_N = excerpt.ids.long(), excerpt.logs.float(), excerpt.rest.float()
     own_NK = student_logs_NS.gather(-1, ids_NK)
-    kept_N = (teacher_logs_NK.exp() * (teacher_logs_NK - own_NK)).sum(dim=-1)
-    if ids_NK.shape[-1] == excerpt.num_shared_tokens:
+    kept_N = (excerpt.weights * (teacher_logs_NK - own_NK)).sum(dim=-1)
+    if excerpt.num_drawn or ids_NK.shape[-1] == excerpt.num_shared_tokens:
         return kept_N
     log_rest_N = _log_rest(student_logs_NS, ids_NK)
     return kept_N + torch.xlogy(rest_N, rest_N) - rest_N * log_rest_N
@@ -102,17 +130,23 @@ def excerpt_losses(student_logits: Tensor, excerpt: Excerpt, labels: Tensor, lab
 class _ExcerptLosses(torch.autograd.Function):
     """Keeps the logits themselves, which are there anyway, and three normalisers per position.
 
-    With s the student's probabilities and t, r what the teacher gives to a kept token and to the rest, the soft loss's
-    gradient is s - t at a kept token and s (1 - r / rest of s) at any other. The latter is written with the student's
-    distribution over the rest alone, which is finite however little mass the student leaves there.
+    With s the student's probabilities, w the weights, r the teacher's rest and their sum 1 but for rounding, the soft
+    loss's gradient is s less the w of a token. With a bucket it is s (1 - r / rest of s) at a token that is not kept,
+    written with the student's distribution over the rest alone, which is finite however little mass the student leaves
+    there. Where tokens were drawn, that rest is all of the student's distribution, and the kept ones need no place of
+    their own.
     """
 
     @staticmethod
     def forward(
         ctx: Any, student_logits: Tensor, excerpt: Excerpt, labels: Tensor, label_smoothing: float
     ) -> tuple[Tensor, Tensor]:
+        told = excerpt.num_shared_tokens, excerpt.num_drawn
         rows = in_blocks(student_logits, None, labels, *excerpt.columns)
-        blocks = [_losses_of_block(each[0], *each[2:], excerpt.num_shared_tokens, label_smoothing) for each in rows]
+        blocks = [
+            _losses_of_block(student, labels, Excerpt(told[0], *columns, told[1]), label_smoothing)
+            for student, _, labels, *columns in rows
+        ]
         hard, soft, log_rest, log_shared, log_all = (torch.cat(columns) for columns in zip(*blocks, strict=True))
         ctx.save_for_backward(student_logits, labels, log_rest, log_shared, log_all)
         ctx.settings = excerpt, label_smoothing
@@ -129,25 +163,28 @@ class _ExcerptLosses(torch.autograd.Function):
         )
         gradient_NV, start = torch.empty_like(student_logits), 0
         columns = [each[:, None] for each in (*normalisers, *gradients)]
-        for each in in_blocks(student_logits, None, labels, *excerpt.columns, *columns):
-            gradient = _gradient_of_block(each[0], *each[2:], excerpt.num_shared_tokens, label_smoothing)
-            gradient_NV[start : start + len(gradient)] = gradient
-            start += len(gradient)
+        for student, _, asked, *parts in in_blocks(student_logits, None, labels, *columns):
+            rows = slice(start, start + len(asked))
+            gradient_NV[rows] = _gradient_of_block(student, asked, excerpt[rows], *parts, smoothing=label_smoothing)
+            start = rows.stop
         return gradient_NV, None, None, None
 
 
-def _losses_of_block(
-    student: Tensor, labels: Tensor, ids: Tensor, teacher_logs: Tensor, rest: Tensor, num_shared: int, smoothing: float
-) -> tuple[Tensor, ...]:
+def _losses_of_block(student: Tensor, labels: Tensor, told: Excerpt, smoothing: float) -> tuple[Tensor, ...]:
     """Both losses, then the logarithms of the student's sums over the rest, the shared tokens and all of them."""
-    ids, teacher_logs, rest = ids.long(), teacher_logs.float(), rest.float()
+    ids, num_shared = told.ids.long(), told.num_shared_tokens
     own = student.gather(-1, ids)
-    log_rest = _log_sum_but(student[:, :num_shared], ids)
-    log_shared = log_all = torch.logaddexp(log_rest, own.logsumexp(dim=-1))
+    if told.num_drawn:
+        log_rest = log_shared = student[:, :num_shared].logsumexp(dim=-1)
+    else:
+        log_rest = _log_sum_but(student[:, :num_shared], ids)
+        log_shared = torch.logaddexp(log_rest, own.logsumexp(dim=-1))
+    log_all = log_shared
     if num_shared < student.shape[-1]:
         log_all = torch.logaddexp(log_shared, student[:, num_shared:].logsumexp(dim=-1))
-    soft = (teacher_logs.exp() * (teacher_logs - own + log_shared[:, None])).sum(dim=-1)
-    if ids.shape[-1] < num_shared:
+    soft = (told.weights * (told.logs.float() - own + log_shared[:, None])).sum(dim=-1)
+    if not told.num_drawn and ids.shape[-1] < num_shared:
+        rest = told.rest.float()
         soft = soft + torch.xlogy(rest, rest) - rest * (log_rest - log_shared)
     asked = labels != IGNORED_LABEL
     target = student.gather(-1, labels.where(asked, 0)[:, None]).squeeze(-1)
@@ -159,35 +196,51 @@ def _losses_of_block(
 def _gradient_of_block(
     student: Tensor,
     labels: Tensor,
-    ids: Tensor,
-    teacher_logs: Tensor,
-    rest: Tensor,
+    told: Excerpt,
     log_rest_N1: Tensor,
     log_shared_N1: Tensor,
     log_all_N1: Tensor,
     hard_N1: Tensor,
     soft_N1: Tensor,
-    num_shared: int,
+    *,
     smoothing: float,
 ) -> Tensor:
-    ids, teacher, rest_N1 = ids.long(), teacher_logs.float().exp(), rest.float()[:, None]
-    if ids.shape[-1] == num_shared:
-        rest_N1 = torch.zeros_like(rest_N1)
+    ids, weights, num_shared = told.ids.long(), told.weights, told.num_shared_tokens
+    has_bucket = not told.num_drawn and ids.shape[-1] < num_shared
+    rest_N1 = told.rest.float()[:, None] if has_bucket else torch.zeros_like(soft_N1)
     # What float16 has kept need not sum to 1.
-    mass_N1 = teacher.sum(dim=-1, keepdim=True) + rest_N1
-    own = student.gather(-1, ids)
-    kept = (own - log_all_N1).exp() * hard_N1 + ((own - log_shared_N1).exp() * mass_N1 - teacher) * soft_N1
+    mass_N1 = weights.sum(dim=-1, keepdim=True) + rest_N1
     log_rest_N1 = log_rest_N1.clamp_min(torch.finfo(torch.float32).min)
     share_N1 = (log_rest_N1 - log_shared_N1).exp() * mass_N1 - rest_N1
     others_N1 = (log_rest_N1 - log_all_N1).exp() * hard_N1 + share_N1 * soft_N1
     gradient = torch.empty_like(student)
     torch.sub(student[:, :num_shared], log_rest_N1, out=gradient[:, :num_shared]).exp_().mul_(others_N1)
-    gradient.scatter_(-1, ids, kept)
+    if told.num_drawn:
+        # A token that was drawn twice has twice the weight.
+        gradient.scatter_add_(-1, ids, -weights * soft_N1)
+    else:
+        own = student.gather(-1, ids)
+        kept = (own - log_all_N1).exp() * hard_N1 + ((own - log_shared_N1).exp() * mass_N1 - weights) * soft_N1
+        gradient.scatter_(-1, ids, kept)
     if num_shared < student.shape[-1]:
         gradient[:, num_shared:] = (student[:, num_shared:] - log_all_N1).exp_().mul_(hard_N1)
     targets = labels.where(labels != IGNORED_LABEL, 0)[:, None]
     gradient.scatter_add_(-1, targets, hard_N1 * (smoothing - 1))
     return gradient.sub_(hard_N1 * (smoothing / student.shape[-1])) if smoothing else gradient
+
+
+def _drawn(logs_NS: Tensor, ids_NK: Tensor, draws_NM: Tensor) -> Tensor:
+    """Shape (N, M): tokens that are not among some, each as often as it is likely among those; else the first of them.
+
+    The sums are taken in float64, where no unlikely token is lost in them.
+    """
+    precise = torch.float32 if logs_NS.device.type == "mps" else torch.float64
+    sums_NS = logs_NS.exp().scatter_(-1, ids_NK, 0.0).cumsum(dim=-1, dtype=precise)
+    targets_NM = draws_NM.to(sums_NS) * sums_NS[:, -1:]
+    ids_NM = torch.searchsorted(sums_NS, targets_NM, right=True).clamp_max(logs_NS.shape[-1] - 1)
+    # Sums over nothing, or over what is not finite, and a product that was rounded up to the whole.
+    is_kept_NM = (ids_NM[:, :, None] == ids_NK[:, None, :]).any(dim=-1)
+    return ids_NM.where(~is_kept_NM, ids_NK[:, :1])
 
 
 def _log_rest(logs: Tensor, ids: Tensor) -> Tensor:

@@ -41,6 +41,17 @@ def test_logs_are_those_of_the_live_teacher(tmp_path: Path) -> None:
         assert {name: told[name] for name in names} == pytest.approx({name: live[name] for name in names}, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_drawn_tokens_train_as_the_live_teacher_does_where_a_bucket_does_not(kind: str, tmp_path: Path) -> None:
+    settings = {"num_train_epochs": 2, "weighting": "constant", "soft_loss_weight": 4.0}
+    live = trained_weights(tmp_path / "live", kind, **settings)
+    off = {}
+    for name, tail_samples in {"bucket": 0, "drawn": 300}.items():
+        cache = cached(tmp_path / f"{name}-cache", kind, top_k=2, tail_samples=tail_samples, epochs=2)
+        off[name] = largest_difference(live, trained_weights(tmp_path / name, kind, teacher=cache, **settings))
+    assert off["drawn"] < 0.2 * off["bucket"]
+
+
 def test_longer_runs_take_the_masks_of_the_first_epoch_again(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, teacher=cached(tmp_path / "cache", epochs=2), num_train_epochs=5)
     taken: list[int] = []

@@ -1,5 +1,6 @@
-"""The soft loss of the most likely tokens and a bucket, against the plain formula and the whole divergence."""
+"""The soft loss of the most likely tokens and a bucket or drawn ones, against plain formulas and the divergence."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -27,6 +28,95 @@ def plain(student: Tensor, teacher: Tensor, top_k: int) -> Tensor:
     kept_p, kept_q = p.gather(-1, ids), q.gather(-1, ids)
     rest_p, rest_q = 1 - kept_p.sum(-1), 1 - kept_q.sum(-1)
     return (kept_p * (kept_p / kept_q).log()).sum(-1) + rest_p * (rest_p / rest_q).log()
+
+
+def draws(num: int = 6, num_drawn: int = 9, seed: int = 3) -> Tensor:
+    return torch.rand(num, num_drawn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def plain_drawn(student: Tensor, teacher: Tensor, top_k: int, drawn: Tensor) -> Tensor:
+    log_p, log_q = teacher.double().log_softmax(-1), student.double().log_softmax(-1)
+    kept = log_p.topk(top_k).indices
+    ratios = log_p - log_q
+    rest = 1 - log_p.gather(-1, kept).exp().sum(-1)
+    of_kept = (log_p.gather(-1, kept).exp() * ratios.gather(-1, kept)).sum(-1)
+    return of_kept + rest * ratios.gather(-1, drawn).mean(-1)
+
+
+@pytest.mark.parametrize("top_k", [1, 7, 29])
+@pytest.mark.parametrize("num_drawn", [1, 9])
+def test_values_and_gradients_of_drawn_tokens_are_those_of_the_formula(num_drawn: int, top_k: int) -> None:
+    ours, theirs = logits().requires_grad_(), logits().requires_grad_()
+    teacher = logits(seed=1)
+    kept = excerpt_of(teacher, labels(), top_k, draws(num_drawn=num_drawn))
+    assert kept.ids.shape == kept.logs.shape == (6, top_k + num_drawn)
+    drawn = kept.ids[:, top_k:]
+    assert num_drawn == 1 or any(len(set(row)) < len(row) for row in drawn.tolist()), "some should be drawn twice"
+    expected = plain_drawn(theirs, teacher, top_k, drawn)
+    loss = excerpt_losses(ours, kept, labels()).soft
+    assert torch.allclose(loss.double(), expected, atol=1e-5)
+    assert torch.allclose(top_k_soft_loss(ours, kept).double(), expected, atol=1e-5)
+    loss.sum().backward()
+    expected.sum().backward()
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_drawn", [1, 3])
+def test_drawn_tokens_are_right_on_average_in_value_and_gradient_where_a_bucket_is_not(num_drawn: int) -> None:
+    one, other, bucket = (logits(1).requires_grad_() for _ in range(3))
+    num, teacher, asked = 20_000, logits(1, seed=1, scale=1.0), labels(1)
+    # Each draw takes all values in turn.
+    evenly = (torch.arange(num, dtype=torch.float64)[:, None] + 0.5) / num
+    evenly = (evenly + torch.arange(num_drawn)) / num_drawn
+    kept = excerpt_of(teacher.expand(num, -1), asked.expand(num), 4, evenly)
+    soft = excerpt_losses(one.expand(num, -1), kept, asked.expand(num)).soft
+    whole = soft_loss(other, teacher)
+    assert soft.mean().item() == pytest.approx(whole.item(), abs=2e-3)
+    assert soft.min().item() < whole.item() - 0.5
+    soft.mean().backward()
+    whole.sum().backward()
+    assert torch.allclose(one.grad, other.grad, atol=2e-4)
+    loss = excerpt_losses(bucket, excerpt_of(teacher, asked, 4), asked).soft
+    assert loss.item() < whole.item() - 0.5
+    loss.sum().backward()
+    assert not torch.allclose(bucket.grad, other.grad, atol=1e-2)
+
+
+def test_each_token_but_the_kept_ones_is_drawn_as_often_as_it_is_likely() -> None:
+    teacher, num = logits(1, seed=1), 100_000
+    evenly = ((torch.arange(num, dtype=torch.float64) + 0.5) / num)[:, None]
+    kept = excerpt_of(teacher.expand(num, -1), labels(1).expand(num), 4, evenly)
+    shares = kept.ids[:, 4].bincount(minlength=30) / num
+    expected = teacher.softmax(-1)[0].scatter(0, kept.ids[0, :4], 0.0)
+    assert torch.allclose(shares, expected / expected.sum(), atol=1e-4)
+    assert torch.allclose(kept.weights.sum(-1), torch.ones(num), atol=1e-5)
+
+
+def test_unlikely_tokens_are_drawn_too() -> None:
+    # A tenth of the tail is in tokens of 2e-8 each, which sums in float32 lose behind the likely ones.
+    vocabulary, num = 50_000, 1000
+    probabilities = torch.full((vocabulary,), 2e-8)
+    probabilities[:2] = torch.tensor([0.99, 0.009])
+    kept = excerpt_of(
+        probabilities.log().expand(2, -1),
+        torch.zeros(2, dtype=torch.long),
+        1,
+        (torch.arange(num) + 0.5).expand(2, -1) / num,
+    )
+    share = (kept.ids[:, 1:] >= 2).float().mean()
+    assert float(share) == pytest.approx(1e-3 / 1e-2, abs=2e-3)
+
+
+def test_where_no_mass_is_left_nothing_is_drawn_and_nothing_breaks() -> None:
+    teacher = torch.zeros(6, 30)
+    teacher[:, 7] = 200.0
+    kept = excerpt_of(teacher, labels(), 1, draws())
+    student = logits().requires_grad_()
+    losses = excerpt_losses(student, kept, labels())
+    torch.testing.assert_close(losses.soft, -student.log_softmax(-1)[:, 7], atol=1e-5, rtol=1e-5)
+    losses.soft.sum().backward()
+    assert student.grad.isfinite().all()
+    assert excerpt_of(teacher, labels(), 30, draws()).num_drawn == 0
 
 
 @pytest.mark.parametrize("top_k", [1, 7, 29])
@@ -81,15 +171,17 @@ def test_all_losses_are_those_of_the_logits_where_all_tokens_are_kept() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("scale", [2.0, 60.0], ids=["usual", "certain"])
+@pytest.mark.parametrize("num_drawn", [0, 9])
 @pytest.mark.parametrize(("num_shared", "top_k"), [(30, 1), (30, 7), (30, 30), (26, 7), (26, 26)])
 def test_one_pass_has_the_values_and_gradients_of_the_plain_forms(
-    num_shared: int, top_k: int, scale: float, smoothing: float, monkeypatch: pytest.MonkeyPatch
+    num_shared: int, top_k: int, num_drawn: int, scale: float, smoothing: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fused_losses_room, "_BLOCK_ON_CPU", 2 * 30)
     teacher, asked = logits(vocabulary=num_shared, seed=1, scale=scale), torch.tensor([0, 5, 25, 29, -100, 2])
-    kept = excerpt_of(teacher, asked.clamp_min(0), top_k)
+    drawn = draws(num_drawn=num_drawn) if num_drawn else None
+    kept = excerpt_of(teacher, asked.clamp_min(0), top_k, drawn)
     # Half of the mass that was kept: what comes back from float16 need not sum to 1 either.
-    kept = Excerpt(num_shared, kept.ids.int(), kept.logs - 0.5, kept.rest, kept.label_logs)
+    kept = replace(kept, ids=kept.ids.int(), logs=kept.logs - 0.5)
     one, other = logits(scale=scale).requires_grad_(), logits(scale=scale).requires_grad_()
     losses = excerpt_losses(one, kept, asked, smoothing)
     hard = cross_entropy(other, asked, reduction="none", label_smoothing=smoothing)
@@ -129,5 +221,6 @@ def test_what_is_not_finite_is_noticed() -> None:
 def test_rows_are_taken_together() -> None:
     kept = excerpt_of(logits(), labels(), 4)
     part = kept[slice(2, 4)]
+    assert excerpt_of(logits(), labels(), 4, draws())[slice(2, 4)].num_drawn == 9
     assert torch.equal(part.ids, kept.ids[2:4])
     assert torch.equal(part.label_logs, kept.label_logs[2:4])

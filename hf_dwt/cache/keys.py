@@ -45,6 +45,25 @@ def batches_fingerprint(batches: Iterable[Mapping[str, Tensor]], most: int | Non
     return hasher.hexdigest()
 
 
+def draws_of(keys: NDArray[np.int64], counts: NDArray[np.int64], num_draws: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1) to draw tokens by, shape (positions, draws), one in each of so many equal parts.
+
+    They belong to the examples, as masks do: other masks, as of another epoch, get other numbers, other batches none.
+    The parts make what is drawn less alike than independent numbers would, and each token as likely.
+
+    Args:
+        keys: Of the examples.
+        counts: Positions of each.
+        num_draws: Of a position.
+    """
+    own = [
+        np.random.Generator(np.random.Philox(key=key % 2**64)).random((count, num_draws))
+        for key, count in zip(keys.tolist(), counts.tolist(), strict=True)
+    ]
+    draws: NDArray[np.float64] = (np.concatenate(own) + np.arange(num_draws)) / num_draws
+    return draws
+
+
 def row_check(identity: int, key: int, *columns: NDArray[Any]) -> int:
     """Number by which a changed row is known, or one of another cache.
 

@@ -24,7 +24,8 @@ class Manifest:
         data: Fingerprint of examples and masks.
         num_examples: Of an epoch.
         epochs: Epochs of masks that are cached.
-        top_k: Tokens kept at a position.
+        top_k: Most likely tokens kept at a position.
+        tail_samples: Tokens drawn from the others.
         dtype: Of their log-probabilities.
         num_shared_tokens: Tokens that the distributions are over.
         shards: Bytes of the files that were written to their end, by name.
@@ -40,6 +41,7 @@ class Manifest:
     num_examples: int
     epochs: int
     top_k: int
+    tail_samples: int
     dtype: str
     num_shared_tokens: int
     shards: dict[str, int]
@@ -53,8 +55,18 @@ class Manifest:
     @property
     def identity(self) -> int:
         """Number of the cache; its rows are known by it."""
-        own = [self.kind, self.model, self.tokenizer, self.data, self.top_k, self.dtype, self.num_shared_tokens]
-        return zlib.crc32(repr(own).encode())
+        own = [self.kind, self.model, self.tokenizer, self.data, self.top_k, self.tail_samples, self.dtype]
+        return zlib.crc32(repr([*own, self.num_shared_tokens]).encode())
+
+    @property
+    def num_drawn(self) -> int:
+        """Tokens of a position that were drawn: none where all are kept."""
+        return self.tail_samples if self.top_k < self.num_shared_tokens else 0
+
+    @property
+    def num_kept(self) -> int:
+        """Tokens of a position that are kept, for whichever reason."""
+        return min(self.top_k, self.num_shared_tokens) + self.num_drawn
 
     def differences(self, other: "Manifest") -> list[str]:
         """Names of what makes two caches different ones."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_dwt.cache.keys import keys_of, row_check
-from hf_dwt.cache.manifest import read_manifest
+from hf_dwt.cache.manifest import Manifest, read_manifest
 from hf_dwt.topk_losses import Excerpt
 
 _NAMES = ("ids", "logs", "rest", "label_logs")
@@ -66,10 +66,9 @@ class TeacherCache:
         """
         rows = [self._row(each) for each in self._places(keys_of(batch))]
         columns = {name: np.concatenate([row[name] for row in rows]) for name in _NAMES}
-        width = min(self.manifest.top_k, self.manifest.num_shared_tokens)
         told = {f"{_PREFIX}{name}": torch.from_numpy(column) for name, column in columns.items()}
         for name in ("ids", "logs"):
-            told[f"{_PREFIX}{name}"] = told[f"{_PREFIX}{name}"].reshape(-1, width)
+            told[f"{_PREFIX}{name}"] = told[f"{_PREFIX}{name}"].reshape(-1, self.manifest.num_kept)
         return {**batch, **told}
 
     def _open(self, name: str, size: int) -> Any:
@@ -145,8 +144,8 @@ def features(dtype: str) -> datasets.Features:
     return datasets.Features(numbers | {name: datasets.List(datasets.Value(kind)) for name, kind in lists.items()})
 
 
-def take_excerpt(inputs: Mapping[str, Any], num_shared_tokens: int) -> tuple[dict[str, Any], Excerpt | None]:
+def take_excerpt(inputs: Mapping[str, Any], manifest: Manifest) -> tuple[dict[str, Any], Excerpt | None]:
     """Part a batch into what models read and what the teacher said, None if it holds nothing of that."""
     told = [inputs[f"{_PREFIX}{name}"] for name in _NAMES if f"{_PREFIX}{name}" in inputs]
     rest = {name: value for name, value in inputs.items() if not name.startswith(_PREFIX)}
-    return rest, Excerpt(num_shared_tokens, *told) if told else None
+    return rest, Excerpt(manifest.num_shared_tokens, *told, manifest.num_drawn) if told else None

@@ -101,7 +101,8 @@ class CacheSection:
     """The arguments of `cache_teacher`: the teacher is asked once, and heard from there."""
 
     folder: str
-    top_k: int = 16
+    top_k: int = 8
+    tail_samples: int = 8
     epochs: int = 1
     dtype: Literal["float16", "float32"] = "float16"
 

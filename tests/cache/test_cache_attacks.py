@@ -82,6 +82,7 @@ def test_shards_that_have_changed_places_are_of_no_harm(tmp_path: Path) -> None:
         {"teacher": build("masked", 12, 1, seed=9)},
         {"seed": 7},
         {"top_k": 5},
+        {"tail_samples": 3},
         {"dtype": "float32"},
         {"data_collator": collator("masked", mask_probability=0.5)},
     ],

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets.arrow_writer import ArrowWriter
@@ -13,7 +14,7 @@ from tiny_runs import build, collator, examples, kind_of, make_teacher, tokenize
 
 from hf_dwt import Teacher, TeacherCache, cache_teacher
 from hf_dwt.cache import writing
-from hf_dwt.cache.keys import keys_of
+from hf_dwt.cache.keys import draws_of, keys_of
 from hf_dwt.cache.reading import take_excerpt
 from hf_dwt.cache.writing import bytes_per_position
 from hf_dwt.positions import logits_at, positions_of, without_labels
@@ -24,7 +25,7 @@ def teacher(kind: str = "masked") -> Teacher:
 
 
 def cached(folder: Path, kind: str = "masked", **settings: Any) -> TeacherCache:
-    return cache_teacher(teacher(kind), examples(), folder, **{"top_k": 4, **settings})
+    return cache_teacher(teacher(kind), examples(), folder, **{"top_k": 4, "tail_samples": 0, **settings})
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def test_batches_get_what_the_teacher_says_of_them_whatever_their_size_and_order
     cache = cached(tmp_path, kind, dtype="float32")
     rows = list(examples())[::-1][:size]
     batch = cache.add_to(collator(kind)(rows))
-    inputs, excerpt = take_excerpt(batch, len(tokenizer()))
+    inputs, excerpt = take_excerpt(batch, cache.manifest)
     positions = positions_of(kind_of(kind), inputs)
     with torch.no_grad():
         logs = logits_at(make_teacher(kind).eval(), without_labels(inputs), positions).log_softmax(-1)
@@ -49,6 +50,47 @@ def test_batches_get_what_the_teacher_says_of_them_whatever_their_size_and_order
     assert torch.allclose(logs.gather(-1, excerpt.ids.long()), excerpt.logs, atol=1e-5)
     assert torch.allclose(excerpt.rest, 1 - excerpt.logs.exp().sum(-1), atol=1e-5)
     assert torch.allclose(excerpt.label_logs, logs.gather(-1, positions.labels[:, None]).squeeze(-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+def test_drawn_tokens_stand_behind_the_likely_ones_and_belong_to_the_examples(kind: str, tmp_path: Path) -> None:
+    drawn = {"tail_samples": 3, "dtype": "float32"}
+    small, large = (cached(tmp_path / str(size), kind, batch_size=size, **drawn) for size in (1, 7))
+    rows = list(examples())[::-1]
+    (inputs, excerpt), (_, other) = (
+        take_excerpt(each.add_to(collator(kind)(rows)), each.manifest) for each in (small, large)
+    )
+    with torch.no_grad():
+        logs = logits_at(make_teacher(kind).eval(), without_labels(inputs), positions_of(kind_of(kind), inputs))
+    logs = logs.log_softmax(-1)
+    assert excerpt.num_drawn == 3
+    assert excerpt.ids.shape == (len(logs), 7)
+    assert torch.equal(excerpt.ids, other.ids)
+    assert torch.equal(excerpt.ids[:, :4].long(), logs.topk(4).indices)
+    assert (excerpt.ids[:, :4, None] != excerpt.ids[:, None, 4:]).all()
+    assert len(set(excerpt.ids[:, 4:].flatten().tolist())) > 4
+    assert torch.allclose(logs.gather(-1, excerpt.ids.long()), excerpt.logs, atol=1e-5)
+    assert torch.allclose(excerpt.weights.sum(-1), torch.ones(len(logs)), atol=1e-5)
+
+
+def test_numbers_to_draw_by_are_other_ones_with_other_masks_and_one_in_each_part() -> None:
+    rows = list(examples())
+    other = collator("masked")
+    other.set_epoch(1)
+    keys = [keys_of(each(rows)) for each in (collator("masked"), other)]
+    counts = np.full(len(rows), 50)
+    first, second = (draws_of(each, counts, 4) for each in keys)
+    assert first.shape == (50 * len(rows), 4)
+    # An example of few words may be masked twice in the same way.
+    is_other = np.repeat(keys[0] != keys[1], 50)
+    assert is_other.mean() > 0.5
+    assert not (first == second)[is_other].any()
+    assert (np.floor(4 * first) == np.arange(4)).all()
+    # Averages of what is uniform in [0, 1), four standard errors around 1 / 2.
+    assert np.abs((4 * first) % 1 - 0.5).mean() == pytest.approx(0.25, abs=4 * 0.15 / first.size**0.5)
+    assert ((4 * first) % 1).mean(axis=0) == pytest.approx(0.5, abs=4 * 0.29 / len(first) ** 0.5)
+    alone = draws_of(keys[0][1:2], counts[1:2], 4)
+    assert (alone == first[50:100]).all()
 
 
 def test_keys_are_of_what_is_read_and_asked_not_of_padding() -> None:
@@ -65,8 +107,13 @@ def test_bytes_per_position_and_the_disk_needed_are_told_before_it_starts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert bytes_per_position(16, "float16") == 16 * 6 + 8
-    cached(tmp_path)
+    cached(tmp_path / "bucket", tail_samples=0)
     assert "32 bytes per position, about 0.0 MiB" in caplog.text
+    cached(tmp_path / "drawn", tail_samples=3)
+    assert "50 bytes per position, about 0.0 MiB" in caplog.text
+    everything = len(tokenizer())
+    cached(tmp_path / "whole", top_k=everything, tail_samples=3)
+    assert f"{6 * everything + 8} bytes per position" in caplog.text
 
 
 def test_a_whole_cache_is_taken_without_asking_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,18 +128,18 @@ def test_writing_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: p
     asked: list[int] = []
     ask = writing._Writer._ask
 
-    def dies(writer: Any, batch: Any, top_k: int) -> Any:
+    def dies(writer: Any, batch: Any, *settings: Any) -> Any:
         asked.append(len(batch["input_ids"]))
         if len(asked) == 4:
             raise KeyboardInterrupt
-        return ask(writer, batch, top_k)
+        return ask(writer, batch, *settings)
 
     monkeypatch.setattr(writing._Writer, "_ask", dies)
     with pytest.raises(KeyboardInterrupt):
-        cached(tmp_path / "cut", epochs=2)
+        cached(tmp_path / "cut", epochs=2, tail_samples=3)
     with pytest.raises(ValueError, match="is partial, 3 shards are written: call `cache_teacher` again"):
         TeacherCache(tmp_path / "cut")
-    cut, whole = cached(tmp_path / "cut", epochs=2), cached(tmp_path / "whole", epochs=2)
+    cut, whole = (cached(tmp_path / name, epochs=2, tail_samples=3) for name in ("cut", "whole"))
     assert len(asked) == 4 + 3 + 6
     assert cut.manifest == whole.manifest
     names = [*cut.manifest.shards, "cache.json"]
@@ -107,7 +154,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(OSError, match=r"needs 32 bytes per position, .* Lower `top_k` or `epochs`"):
+    with pytest.raises(OSError, match=r"needs \d+ bytes per position, .* Lower `top_k`, `tail_samples` or `epochs`"):
         cached(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -195,6 +242,7 @@ def test_examples_and_masks_of_another_run_are_refused(tmp_path: Path) -> None:
     ("change", "named"),
     [
         ({"top_k": 5}, "top_k"),
+        ({"tail_samples": 3}, "tail_samples"),
         ({"epochs": 2}, "epochs"),
         ({"seed": 1}, "data"),
         ({"dtype": "float32"}, "dtype"),
@@ -204,7 +252,8 @@ def test_examples_and_masks_of_another_run_are_refused(tmp_path: Path) -> None:
 )
 def test_another_cache_is_not_written_over(change: dict[str, Any], named: str, tmp_path: Path) -> None:
     cached(tmp_path)
-    settings = {"teacher": teacher(), "dataset": examples(), "top_k": 4, "processing_class": tokenizer(), **change}
+    settings = {"teacher": teacher(), "dataset": examples(), "top_k": 4, "tail_samples": 0, **change}
+    settings["processing_class"] = tokenizer()
     with pytest.raises(ValueError, match=rf"holds another cache: it differs in .*{named}.*Name another folder"):
         cache_teacher(folder=tmp_path, **settings)
 
@@ -212,7 +261,9 @@ def test_another_cache_is_not_written_over(change: dict[str, Any], named: str, t
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"top_k": 0}, "`top_k` must be a whole number"),
+        ({"top_k": 0}, "`top_k` must be a whole number, at least 1"),
+        ({"tail_samples": -1}, "`tail_samples` must be a whole number, at least 0"),
+        ({"tail_samples": True}, "`tail_samples` must be a whole number"),
         ({"epochs": True}, "`epochs` must be a whole number"),
         ({"dtype": "int8"}, "`dtype` must be 'float16' or 'float32'"),
         ({"dataset": []}, "must hold examples"),
