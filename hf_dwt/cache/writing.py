@@ -261,7 +261,7 @@ class _Writer:
             for rows in head.parts
         ]
         columns = [torch.cat(parts).cpu() for parts in zip(*(each.columns for each in told), strict=True)]
-        return Excerpt(self.num_shared, *columns, told[0].num_drawn)
+        return Excerpt(self.num_shared, *columns, num_drawn=told[0].num_drawn)
 
     def _placed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.teacher.model.device) for name, value in batch.items()}
