@@ -16,7 +16,7 @@ Reference:
 
 # Axes in names: N positions, K kept tokens, M of them drawn, V vocabulary, S tokens that the teacher shares.
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ class Excerpt:
     logs: Tensor
     rest: Tensor
     label_logs: Tensor
-    num_drawn: int = 0
+    num_drawn: int = field(default=0, kw_only=True)
 
     @property
     def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -61,7 +61,7 @@ class Excerpt:
         return weights_NK
 
     def __getitem__(self, rows: slice) -> "Excerpt":
-        return Excerpt(self.num_shared_tokens, *(each[rows] for each in self.columns), self.num_drawn)
+        return Excerpt(self.num_shared_tokens, *(each[rows] for each in self.columns), num_drawn=self.num_drawn)
 
 
 def excerpt_of(teacher_logits: Tensor, labels: Tensor, top_k: int, draws: Tensor | None = None) -> Excerpt:
@@ -87,7 +87,7 @@ def excerpt_of(teacher_logits: Tensor, labels: Tensor, top_k: int, draws: Tensor
         )
     known = labels < num_shared
     label_logs_N = logs_NS.gather(-1, labels.where(known, 0)[:, None]).squeeze(-1).where(known, 0.0)
-    return Excerpt(num_shared, ids_NK, logs_NK, rest_N, label_logs_N, num_drawn)
+    return Excerpt(num_shared, ids_NK, logs_NK, rest_N, label_logs_N, num_drawn=num_drawn)
 
 
 def top_k_soft_loss(student_logits: Tensor, excerpt: Excerpt) -> Tensor:
@@ -144,7 +144,7 @@ class _ExcerptLosses(torch.autograd.Function):
         told = excerpt.num_shared_tokens, excerpt.num_drawn
         rows = in_blocks(student_logits, None, labels, *excerpt.columns)
         blocks = [
-            _losses_of_block(student, labels, Excerpt(told[0], *columns, told[1]), label_smoothing)
+            _losses_of_block(student, labels, Excerpt(told[0], *columns, num_drawn=told[1]), label_smoothing)
             for student, _, labels, *columns in rows
         ]
         hard, soft, log_rest, log_shared, log_all = (torch.cat(columns) for columns in zip(*blocks, strict=True))

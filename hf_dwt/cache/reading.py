@@ -148,4 +148,4 @@ def take_excerpt(inputs: Mapping[str, Any], manifest: Manifest) -> tuple[dict[st
     """Part a batch into what models read and what the teacher said, None if it holds nothing of that."""
     told = [inputs[f"{_PREFIX}{name}"] for name in _NAMES if f"{_PREFIX}{name}" in inputs]
     rest = {name: value for name, value in inputs.items() if not name.startswith(_PREFIX)}
-    return rest, Excerpt(manifest.num_shared_tokens, *told, manifest.num_drawn) if told else None
+    return rest, Excerpt(manifest.num_shared_tokens, *told, num_drawn=manifest.num_drawn) if told else None

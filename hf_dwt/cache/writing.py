@@ -64,7 +64,7 @@ def cache_teacher(
     A cache that is there already is taken; one that was interrupted is gone on with. The soft loss that is learnt from
     it estimates the KL divergence without bias where tokens are drawn from the tail; it is no bound then, and may be
     negative at a position. With `tail_samples=0` it is a lower bound: the further below, the more the teacher doubts
-    (see `hf_dwt.topk_losses`). With a flat teacher of 30,522 tokens it was 23 to 53 % too low at 16 tokens, and
+    (see `hf_dwt.topk_losses`). With a flat teacher of 30,522 tokens it was 23 to 59 % too low at 16 tokens, and
     students learnt nothing from it that they had not learnt alone; 8 likely tokens and 8 drawn ones, which take the
     same space, taught as the teacher itself did (`python -m benchmarks.cache_error`). So the latter are the default.
     A teacher that is no better than guessing by token frequency is told here, and refused by the trainer.
@@ -261,7 +261,7 @@ class _Writer:
             for rows in head.parts
         ]
         columns = [torch.cat(parts).cpu() for parts in zip(*(each.columns for each in told), strict=True)]
-        return Excerpt(self.num_shared, *columns, told[0].num_drawn)
+        return Excerpt(self.num_shared, *columns, num_drawn=told[0].num_drawn)
 
     def _placed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.teacher.model.device) for name, value in batch.items()}

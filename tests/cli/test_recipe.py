@@ -1,11 +1,14 @@
 """Recipes are checked to the last key before anything is loaded."""
 
+import inspect
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hf_dwt.cli.recipe import make_recipe, read_recipe
+from hf_dwt import cache_teacher
+from hf_dwt.cli.recipe import CacheSection, make_recipe, read_recipe
 from hf_dwt.sections import RecipeError
 
 RECIPES = sorted((Path(__file__).parents[2] / "trainer_configs" / "recipes").glob("*.yaml"))
@@ -93,3 +96,10 @@ def test_what_is_no_recipe_is_refused(text: str, tmp_path: Path) -> None:
 def test_a_missing_file_is_told() -> None:
     with pytest.raises(RecipeError, match=r"no recipe 'nowhere\.yaml'"):
         read_recipe("nowhere.yaml")
+
+
+def test_a_cache_has_the_defaults_of_python() -> None:
+    parameters = inspect.signature(cache_teacher).parameters
+    assert {each.name for each in fields(CacheSection)} == {"folder", "top_k", "tail_samples", "epochs", "dtype"}
+    for each in fields(CacheSection)[1:]:
+        assert each.default == parameters[each.name].default
