@@ -65,6 +65,11 @@ class CachedTeaching:
                 f"`temperature` must be 1 with a cache, got {choices.temperature}: the tokens that are not kept cannot "
                 "be softened. Pass the teacher itself."
             )
+        if choices.teacher_placement != "replicated":
+            raise ValueError(
+                f"`teacher_placement` says where a model is kept, got {choices.teacher_placement!r}; with a cache "
+                "there is none: leave it out."
+            )
         self.cache, self._choices = cache, choices
         told = manifest.teacher
         origin = Origin(told["name"], told["revision"], told["commit"])

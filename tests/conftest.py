@@ -7,6 +7,8 @@ from hub_place import HF_HOME, HUB, IS_REAL, TOKEN
 # Read when huggingface_hub is imported, hence before everything else; so is what `hub_place` sets.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Else DeepSpeed prints, where it is first used, that it has found no GPU.
+os.environ["DS_ACCELERATOR"] = "cpu"
 
 import shutil
 from collections.abc import Callable, Iterator

@@ -86,6 +86,7 @@ def test_a_cache_of_other_masks_stops_before_the_first_step(tmp_path: Path) -> N
     ("settings", "message"),
     [
         ({"temperature": 2.0}, "`temperature` must be 1 with a cache"),
+        ({"teacher_placement": "offload"}, "`teacher_placement` says where a model is kept, got 'offload'"),
         ({"architecture": "causal"}, "is of a masked language model, `model` is a causal one"),
         ({"model": "small"}, "`model` knows fewer"),
         ({"processing_class": "other"}, "belongs to another tokenizer than `processing_class`"),
