@@ -53,6 +53,11 @@ class Excerpt:
         return self.ids, self.logs, self.rest, self.label_logs
 
     @property
+    def has_bucket(self) -> bool:
+        """Whether there are other tokens, of which only their mass is known."""
+        return not self.num_drawn and self.ids.shape[-1] < self.num_shared_tokens
+
+    @property
     def weights(self) -> Tensor:
         """Shape (positions, k + m), float32: what the soft loss asks of the student at each token."""
         weights_NK = self.logs.float().exp()
@@ -107,7 +112,7 @@ def top_k_soft_loss(student_logits: Tensor, excerpt: Excerpt) -> Tensor:
     ids_NK, teacher_logs_NK, rest_N = excerpt.ids.long(), excerpt.logs.float(), excerpt.rest.float()
     own_NK = student_logs_NS.gather(-1, ids_NK)
     kept_N = (excerpt.weights * (teacher_logs_NK - own_NK)).sum(dim=-1)
-    if excerpt.num_drawn or ids_NK.shape[-1] == excerpt.num_shared_tokens:
+    if not excerpt.has_bucket:
         return kept_N
     log_rest_N = _log_rest(student_logs_NS, ids_NK)
     return kept_N + torch.xlogy(rest_N, rest_N) - rest_N * log_rest_N
@@ -173,24 +178,32 @@ class _ExcerptLosses(torch.autograd.Function):
 def _losses_of_block(student: Tensor, labels: Tensor, told: Excerpt, smoothing: float) -> tuple[Tensor, ...]:
     """Both losses, then the logarithms of the student's sums over the rest, the shared tokens and all of them."""
     ids, num_shared = told.ids.long(), told.num_shared_tokens
-    own = student.gather(-1, ids)
-    if told.num_drawn:
-        log_rest = log_shared = student[:, :num_shared].logsumexp(dim=-1)
-    else:
-        log_rest = _log_sum_but(student[:, :num_shared], ids)
+    # Logits and sums are told from the largest: a small logarithm is rounded less than a large one.
+    largest_N1 = student.amax(dim=-1, keepdim=True)
+    if told.has_bucket:
+        own = student.gather(-1, ids) - largest_N1
+        log_rest = _log_sum_but(student[:, :num_shared], ids, largest_N1)
         log_shared = torch.logaddexp(log_rest, own.logsumexp(dim=-1))
+        own_logs = own - log_shared[:, None]
+    else:
+        # By the same kernel as the teacher's, so that what both round alike does not count as a difference.
+        logs = student[:, :num_shared].log_softmax(dim=-1)
+        own_logs = logs.gather(-1, ids)
+        lowered = student[:, :num_shared].amax(dim=-1) - largest_N1.squeeze(-1)
+        log_rest = log_shared = lowered - logs.amax(dim=-1)
     log_all = log_shared
     if num_shared < student.shape[-1]:
-        log_all = torch.logaddexp(log_shared, student[:, num_shared:].logsumexp(dim=-1))
-    soft = (told.weights * (told.logs.float() - own + log_shared[:, None])).sum(dim=-1)
-    if not told.num_drawn and ids.shape[-1] < num_shared:
+        log_all = torch.logaddexp(log_shared, (student[:, num_shared:] - largest_N1).logsumexp(dim=-1))
+    soft = (told.weights * (told.logs.float() - own_logs)).sum(dim=-1)
+    if told.has_bucket:
         rest = told.rest.float()
         soft = soft + torch.xlogy(rest, rest) - rest * (log_rest - log_shared)
-    asked = labels != IGNORED_LABEL
-    target = student.gather(-1, labels.where(asked, 0)[:, None]).squeeze(-1)
+    asked, largest_N = labels != IGNORED_LABEL, largest_N1.squeeze(-1)
+    target = student.gather(-1, labels.where(asked, 0)[:, None]).squeeze(-1) - largest_N
     if smoothing:
-        target = torch.lerp(target, student.mean(dim=-1), smoothing)
-    return (log_all - target).where(asked, 0.0), soft.where(labels < num_shared, 0.0), log_rest, log_shared, log_all
+        target = torch.lerp(target, student.mean(dim=-1) - largest_N, smoothing)
+    sums = (each + largest_N for each in (log_rest, log_shared, log_all))
+    return (log_all - target).where(asked, 0.0), soft.where(labels < num_shared, 0.0), *sums
 
 
 def _gradient_of_block(
@@ -206,11 +219,9 @@ def _gradient_of_block(
     smoothing: float,
 ) -> Tensor:
     ids, weights, num_shared = told.ids.long(), told.weights, told.num_shared_tokens
-    has_bucket = not told.num_drawn and ids.shape[-1] < num_shared
-    rest_N1 = told.rest.float()[:, None] if has_bucket else torch.zeros_like(soft_N1)
+    rest_N1 = told.rest.float()[:, None] if told.has_bucket else torch.zeros_like(soft_N1)
     # What float16 has kept need not sum to 1.
     mass_N1 = weights.sum(dim=-1, keepdim=True) + rest_N1
-    log_rest_N1 = log_rest_N1.clamp_min(torch.finfo(torch.float32).min)
     share_N1 = (log_rest_N1 - log_shared_N1).exp() * mass_N1 - rest_N1
     others_N1 = (log_rest_N1 - log_all_N1).exp() * hard_N1 + share_N1 * soft_N1
     gradient = torch.empty_like(student)
@@ -248,10 +259,8 @@ def _log_rest(logs: Tensor, ids: Tensor) -> Tensor:
     return logs.scatter(-1, ids, -torch.inf).logsumexp(dim=-1)
 
 
-def _log_sum_but(logits: Tensor, ids: Tensor) -> Tensor:
-    """As `_log_rest`, in half its time, without gradient."""
-    if ids.shape[-1] == logits.shape[-1]:
-        return logits.new_full(logits.shape[:-1], -torch.inf)
+def _log_sum_but(logits: Tensor, ids: Tensor, base_N1: Tensor) -> Tensor:
+    """As `_log_rest`, in half its time, without gradient, told from a base that may be far above."""
     others = logits.scatter(-1, ids, -torch.inf)
-    largest = others.amax(dim=-1, keepdim=True)
-    return others.sub_(largest).exp_().sum(dim=-1).log_() + largest.squeeze(-1)
+    largest_N1 = others.amax(dim=-1, keepdim=True)
+    return others.sub_(largest_N1).exp_().sum(dim=-1).log_() + (largest_N1 - base_N1).squeeze(-1)

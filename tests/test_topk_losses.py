@@ -139,10 +139,15 @@ def test_it_is_a_lower_bound_that_rises_to_the_divergence() -> None:
 
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float16, 1e-2), (torch.float32, 1e-6)])
 def test_with_the_whole_vocabulary_it_is_the_divergence(dtype: torch.dtype, within: float) -> None:
-    student, teacher = logits(20, 500), logits(20, 500, seed=1)
-    kept = excerpt_of(teacher, labels(20, 500), 500)
-    stored = Excerpt(500, kept.ids.int(), kept.logs.to(dtype), kept.rest, kept.label_logs)
-    assert float((top_k_soft_loss(student, stored) - soft_loss(student, teacher)).abs().max()) < within
+    vocabulary, asked = 30_522, labels(20, 30_522)
+    teacher = logits(20, vocabulary, seed=1)
+    kept = excerpt_of(teacher, asked, vocabulary)
+    stored = Excerpt(vocabulary, kept.ids.int(), kept.logs.to(dtype), kept.rest, kept.label_logs)
+    for distance in (1.0, 0.01):
+        student = teacher + logits(20, vocabulary, scale=distance)
+        whole = soft_loss(student, teacher)
+        for ours in (top_k_soft_loss(student, stored), excerpt_losses(student, stored, asked).soft):
+            assert float((ours - whole).abs().max()) < within
 
 
 def test_the_loss_of_16_kept_tokens_of_30_thousand_is_within_a_percent_for_a_peaked_teacher() -> None:
