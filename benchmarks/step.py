@@ -34,7 +34,7 @@ def low_precision(rounds: int) -> dict[str, Any]:
 
 def of_sentences(rounds: int) -> dict[str, Any]:
     """The paper's shape on sentences of natural lengths, the same batches of similar lengths for all arms."""
-    setting = Setting(batch_size=32, num_steps=4, arguments={"train_sampling_strategy": "sequential"})
+    setting = Setting(batch_size=32, num_steps=2, arguments={"train_sampling_strategy": "sequential"})
     data = grouped_batches(setting)
     counted = data["length"][NUM_FIRST_STEPS * setting.batch_size :]
     padded = [max(counted[start : start + setting.batch_size]) for start in range(0, len(counted), setting.batch_size)]
