@@ -16,6 +16,7 @@ from hf_dwt import DWTTrainer
 from hf_dwt.course import Course
 from hf_dwt.data import MaskingCollator
 from hf_dwt.events import TrainerEvents, WeightingHorizon
+from hf_dwt.identity import KeepsTeacher
 
 
 class Diary:
@@ -123,8 +124,8 @@ def test_ours_come_after_those_of_trainer_and_of_the_user_and_the_horizon_before
 ) -> None:
     callbacks = callbacks_of(make_trainer(tmp_path, callbacks=[EndsEpochs()]))
     assert callbacks[0] is DefaultFlowCallback
-    assert callbacks[-3:] == [WeightingHorizon, Course, TrainerEvents]
-    assert EndsEpochs in callbacks[:-3]
+    assert callbacks[-4:] == [WeightingHorizon, KeepsTeacher, Course, TrainerEvents]
+    assert EndsEpochs in callbacks[:-4]
 
 
 def test_without_teacher_there_is_no_horizon(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import datasets
 import pytest
 import yaml
 from datasets import ClassLabel, Dataset, Features, Value
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 # Configuration -> text columns, label names (None for numbers), evaluation splits: the schema of nyu-mll/glue.
@@ -46,7 +47,10 @@ def gpt2(tmp_path: Path, make_gpt2: Callable[..., PreTrainedModel], tokenizer: P
     """A causal model whose tokenizer has an end, and nothing to pad with, as GPT-2's own."""
     folder = tmp_path / "gpt2"
     make_gpt2().save_pretrained(folder)
-    own = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="[SEP]", unk_token="[UNK]")
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    # Another test may have padded with the tokenizer that all share.
+    backend.no_padding()
+    own = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[SEP]", unk_token="[UNK]")
     own.save_pretrained(folder)
     return str(folder)
 
