@@ -1,6 +1,6 @@
 """Adapters of peft on a model: put on, taken off for a while, counted and described. peft is imported where needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from enum import Enum
@@ -13,8 +13,6 @@ from transformers import PreTrainedModel
 from transformers.utils import is_peft_available, logging
 
 logger = logging.get_logger(__name__)
-
-CONFIG_FILE = "adapter_config.json"
 
 
 def require_peft(what: str) -> None:
@@ -124,8 +122,7 @@ def num_adapter_parameters(model: nn.Module) -> int:
     Args:
         model: Wrapped by peft.
     """
-    own = _adapter_names(model)
-    return sum(number for name, number in _sizes(model).items() if name in own)
+    return _num_elements(model.named_parameters()) - num_base_parameters(model)
 
 
 def num_base_parameters(model: nn.Module) -> int:
@@ -134,8 +131,7 @@ def num_base_parameters(model: nn.Module) -> int:
     Args:
         model: Wrapped by peft.
     """
-    own = _adapter_names(model)
-    return sum(number for name, number in _sizes(model).items() if name not in own)
+    return _num_elements(base_parameters(model))
 
 
 def describe(model: Any) -> dict[str, Any] | None:
@@ -190,9 +186,9 @@ def _adapter_names(model: nn.Module) -> set[str]:
     return names
 
 
-def _sizes(model: nn.Module) -> dict[str, int]:
+def _num_elements(named: Iterable[tuple[str, nn.Parameter]]) -> int:
     # DeepSpeed leaves empty parameters where it has sharded them.
-    return {name: vars(each).get("ds_numel", each.numel()) for name, each in model.named_parameters()}
+    return sum(vars(each).get("ds_numel", each.numel()) for _, each in named)
 
 
 def _name_of(model: nn.Module) -> str:
