@@ -11,16 +11,13 @@ from hf_dwt.publishing.record import RECORD_FILE, write
 _TOLD = ("name", "steps", "loss", "accuracy")
 
 
-def add_comparison(
-    folder: str | Path, twins: Sequence[Mapping[str, Any]], name: str, datasets: Sequence[str] = ()
-) -> dict[str, Path]:
+def add_comparison(folder: str | Path, twins: Sequence[Mapping[str, Any]], name: str) -> dict[str, Path]:
     """Put the results of the same student alone into the record beside a student, and write its card anew.
 
     Args:
         folder: Of the student; its record lies there.
         twins: Finished runs of the same student alone, each with `name`, `steps`, `loss` and `accuracy`.
         name: Of the student, for the card.
-        datasets: Hub ids of data sets.
 
     Returns:
         The files that may have changed, by name.
@@ -30,6 +27,6 @@ def add_comparison(
     record["baseline"] = [{key: twin[key] for key in _TOLD} for twin in twins]
     write(record, folder)
     has_curves = (folder / CURVES_FILE).is_file()
-    (folder / CARD_FILE).write_text(card_of(record, name, has_curves=has_curves, datasets=datasets), encoding="utf-8")
+    (folder / CARD_FILE).write_text(card_of(record, name, has_curves=has_curves), encoding="utf-8")
     names = (CARD_FILE, RECORD_FILE, *([CURVES_FILE] if has_curves else []))
     return {each: folder / each for each in names}
