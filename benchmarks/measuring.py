@@ -22,6 +22,7 @@ from rich.table import Table
 from transformers.utils import logging
 
 RESULTS = Path(__file__).parent / "results"
+_IN_REPOSITORY = "benchmarks/results"
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy")
 
 
@@ -182,8 +183,15 @@ def _median(rounds: list[list[float]]) -> float:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(RESULTS), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "not known"
+    """The commit, and whether anything but results differs from it."""
+    commit = _git("describe", "--always")
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude,top){_IN_REPOSITORY}")
+    return f"{commit}-dirty" if changes else commit or "not known"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(RESULTS.parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _status(field: str) -> float:

@@ -17,7 +17,7 @@ from benchmarks.step_arms import Setting
 from hf_dwt import DWTTrainer, DWTTrainingArguments
 
 Form = Callable[[PreTrainedModel, PreTrainedModel, dict[str, Tensor]], Tensor]
-NUM_REPEATS = 3
+NUM_REPEATS = 2
 
 
 def full_logits(student: PreTrainedModel, teacher: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:

@@ -1,7 +1,8 @@
 """A model's head, run at a part of the positions at a time, so that no tensor of the size (tokens, vocabulary) exists.
 
 The backbone, and what wraps the model, run once; the model's own code after the backbone is run again for each part.
-The gradients of a part are taken at once, so that its logits can be dropped and need not be computed again.
+The gradients of a part are taken at once, so that its logits can be dropped and need not be computed again. That of
+the weight that makes the logits is as large as the weight: the parts add to one tensor.
 """
 
 # Axes in names: N positions of a part, H hidden.
@@ -13,6 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from hf_dwt.positions import Positions, halt_at, logits_at
 
@@ -87,17 +91,71 @@ def total_over_parts(head: Head, value_of: Callable[[Tensor, slice], Tensor]) ->
     parameters: list[Tensor] = []
     gradients: list[Tensor] = []
     states_gradient = torch.zeros_like(head.states)
+    weights = _SummedWeights()
     for rows in head.parts:
         states_NH = head.states[rows].detach().requires_grad_()
-        value = value_of(head.logits_of(states_NH), rows)
+        with weights:
+            logits_NV = head.logits_of(states_NH)
+        value = value_of(logits_NV, rows)
         parameters = parameters or [leaf for leaf in _leaves(value) if leaf is not states_NH]
         states_gradient[rows], *own = torch.autograd.grad(value, [states_NH, *parameters])
         gradients = [known.add_(new) for known, new in zip(gradients, own, strict=True)] if gradients else _apart(own)
         values.append(value.detach())
     total = torch.stack(values).sum()
-    known = [states_gradient, *gradients]
-    result: Tensor = _KnownGradients.apply(total, known, head.states, *parameters)  # type: ignore[no-untyped-call]
+    known = [states_gradient, *gradients, *weights.gradients.values()]
+    result: Tensor = _KnownGradients.apply(  # type: ignore[no-untyped-call]
+        total, known, head.states, *parameters, *weights.gradients
+    )
     return result
+
+
+class _SummedWeights(TorchFunctionMode):
+    """Within it, linear layers add the gradients of their weights to one tensor each, in `gradients`, by weight.
+
+    Left to PyTorch are weights that are cast for each product (autocast), and those that are no plain parameters.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gradients: dict[Tensor, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.linear or not _is_trained_as_it_is(*args, **kwargs):
+            return func(*args, **kwargs)
+        rows, weight, bias = _operands(*args, **kwargs)
+        if weight not in self.gradients:
+            self.gradients[weight] = torch.zeros_like(weight)
+        product: Tensor = _Product.apply(rows, weight.detach(), self.gradients[weight])  # type: ignore[no-untyped-call]
+        return product if bias is None else product + bias
+
+
+class _Product(torch.autograd.Function):
+    """Rows times a weight, whose gradient is added to a tensor that is there already."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        ctx.gradient = gradient
+        return F.linear(rows, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        ctx.gradient.addmm_(grad.flatten(end_dim=-2).T, rows.flatten(end_dim=-2))
+        return grad @ weight, None, None
+
+
+def _operands(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What `F.linear` is given, by place or by name."""
+    return input, weight, bias
+
+
+def _is_trained_as_it_is(*args: Any, **kwargs: Any) -> bool:
+    rows, weight, _ = _operands(*args, **kwargs)
+    is_plain = type(weight) is nn.Parameter and weight.requires_grad and weight.dtype == rows.dtype
+    return is_plain and not torch.is_autocast_enabled(weight.device.type)
 
 
 class _KnownGradients(torch.autograd.Function):

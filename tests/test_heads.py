@@ -1,12 +1,14 @@
 """A head that is run in parts gives the gradients of a head that is run at once."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from test_positions import CAUSAL, MASKED, batch, build, peft_asks_by_an_old_name, rows_seen_by_the_head
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_dwt import heads as module
 from hf_dwt.heads import head_at, parts_of, total_over_parts, whole_head
@@ -97,6 +99,56 @@ def test_models_that_train_in_part_or_recompute_give_the_same_gradients(
     assert actual.keys() == expected.keys()
     for each, gradient in expected.items():
         torch.testing.assert_close(actual[each], gradient, rtol=1e-9, atol=1e-9)
+
+
+class NewTensors(TorchDispatchMode):
+    """Counts the operations that make a tensor of some shape in memory of its own."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.shape: torch.Size = shape
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.shape == self.shape:
+            memory = result.untyped_storage()
+            known = any(isinstance(arg, Tensor) and arg.data_ptr() == memory.data_ptr() for arg in args)
+            self.names += [] if known else [str(func)]
+        return result
+
+
+def new_gradients_of_the_head(autocast: bool) -> list[str]:
+    """Operations that make a tensor as large as the weight of a head, while it is run in parts."""
+    model = build("LlamaForCausalLM").float()
+    inputs, positions = batch("causal", num_rows=5, share=0.9)
+    parts = parts_of(positions, VOCAB_SIZE)
+    assert len(parts) > 3
+    head = head_at(model, inputs, positions, parts)
+    with (
+        NewTensors(model.lm_head.weight.shape) as new,
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        total_over_parts(head, lambda logits, rows: value_of(logits, rows, len(positions)))
+    return new.names
+
+
+def test_the_parts_add_to_one_gradient_of_the_heads_weight(few_logits: int) -> None:
+    assert new_gradients_of_the_head(autocast=False) == ["aten.zeros_like.default"]
+    assert len(new_gradients_of_the_head(autocast=True)) > 3, "PyTorch's own way makes one for each part"
+
+
+@pytest.mark.parametrize("name", ["Bert", "LlamaForCausalLM"])
+def test_under_autocast_the_gradients_are_those_of_the_head_at_once(name: str, few_logits: int) -> None:
+    model = build(name).float()
+    inputs, positions = batch(language_model_kind(model), num_rows=5, share=0.9)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, actual = (
+            gradients(model, inputs, positions, parts) for parts in ([slice(None)], parts_of(positions, VOCAB_SIZE))
+        )
+    assert actual.keys() == expected.keys()
+    all_expected, all_actual = (torch.cat([each.flatten() for each in own.values()]) for own in (expected, actual))
+    assert (all_actual - all_expected).norm() < 0.02 * all_expected.norm()
 
 
 def test_without_gradients_the_parts_are_summed(few_logits: int) -> None:
