@@ -13,6 +13,8 @@ from transformers.training_args import TrainingArguments
 
 from hf_dwt.comparison import Run
 
+__all__ = ["LiveCurves", "plot_curves", "plot_runs", "show_figure"]
+
 # Dark enough in grey, and of Okabe and Ito's colours, which colour-blind people tell apart.
 _STYLES = (("black", "-", "o"), ("#D55E00", "--", "s"), ("#0072B2", ":", "^"), ("#009E73", "-.", "D"))
 _LEAST_DISTANCE = 0.075
@@ -162,14 +164,15 @@ class LiveCurves(TrainerCallback):  # type: ignore[misc]
         """Draw what is new."""
         self.logs.append({**logs, "step": state.global_step})
         if "eval_loss" in logs:
-            self.points.append((state.global_step, logs["eval_loss"]))
+            before = [point for point in self.points if point[0] != state.global_step]
+            self.points = [*before, (state.global_step, logs["eval_loss"])]
         if state.is_world_process_zero:
             self._handle.update(self._drawn(state))
 
     def _drawn(self, state: TrainerState) -> Any:
         figure = self._new_figure(figsize=(7, 3.4), layout="constrained")
         axes = figure.subplots()
-        plot_curves(axes, {each.name: each.points for each in (self, *self.beside)}, self.levels)
+        plot_curves(axes, {each.name: each.points for each in (*self.beside, self)}, self.levels)
         axes.set_xlabel("optimiser steps")
         axes.set_ylabel("held-out loss (nats)")
         caption = self._caption(state)
