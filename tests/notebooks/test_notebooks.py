@@ -48,8 +48,9 @@ def texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
-        # Lines of one text.
-        yield from ["".join(value)] if all(isinstance(each, str) for each in value) else map(texts, value)
+        # Texts are stored as lists of lines.
+        for each in ["".join(value)] if all(isinstance(each, str) for each in value) else value:
+            yield from texts(each)
     elif isinstance(value, dict):
         for name, each in value.items():
             if name != "image/png":
@@ -59,7 +60,7 @@ def texts(value: Any) -> Iterator[str]:
 def kinds_of_output(notebook: dict[str, Any]) -> list[list[str]]:
     """What each code cell shows: streams, and the kinds of what it displays."""
     return [
-        sorted({each.get("name") or max(each.get("data", {}), default=each["output_type"]) for each in cell["outputs"]})
+        [each.get("name") or " ".join(sorted(each.get("data", [each["output_type"]]))) for each in cell["outputs"]]
         for cell in cells(notebook, "code")
     ]
 
