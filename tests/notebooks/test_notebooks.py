@@ -83,7 +83,7 @@ def faults(notebook: dict[str, Any]) -> list[str]:
         if "image/png" in output.get("data", {}) and not output["metadata"].get("image/png", {}).get("alt"):
             found.append("a picture has no text in its place")
     found += [f"{name} is not public" for name in private_names(notebook)]
-    return found + faults_of_time(notebook)
+    return [*found, *faults_of_time(notebook)]
 
 
 def faults_of_time(notebook: dict[str, Any]) -> Iterator[str]:
