@@ -4,8 +4,8 @@
     python -m benchmarks.study --only weighting     # of one part; --list says what there is
     python -m benchmarks.study --quick --cores 2    # the same shape in small, within half an hour
 
-The same command goes on where it was interrupted. Results are lines of JSON in benchmarks/results/study/, or in the folder
-of `--output`; those of --quick and --smoke go to the cache, where models and data are: ~/.cache/hf_dwt/study*.
+The same command goes on where it was interrupted. Results are lines of JSON in benchmarks/results/study/, or in the
+folder of `--output`; those of --quick and --smoke go to the cache, where models and data are: ~/.cache/hf_dwt/study*.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What cells cost: operations by arithmetic, core-hours by the rate of those that have been run."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +11,6 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from benchmarks.study.cells import Cell, Planned
 from benchmarks.study.config import Study
-from benchmarks.study.recipes import student_fields
 from benchmarks.study.results import Results
 from hf_dwt.cli.recipe import DataSection
 from hf_dwt.costs import StepCost, configured_flops
@@ -56,7 +55,7 @@ class Budget:
         """The parts one by one; a cell that several of them name belongs to the part that ran, or would run, it."""
         homes: dict[str, str] = {}
         numbers: Counter[tuple[str, str]] = Counter()
-        hours: Counter[tuple[str, str]] = Counter()
+        hours: dict[tuple[str, str], float] = defaultdict(float)
         for each in planned:
             cell, line = each.cell, self._results.find(each.cell)
             home = cell.part if line is None else str(line["cell"]["part"])
@@ -66,7 +65,8 @@ class Budget:
                 continue
             state, seconds = ("missing", self.seconds(cell)) if line is None else ("done", line["seconds"])
             numbers[home, state] += 1
-            hours[home, state] += seconds * (1 if line is None else line["cores"]) / 3600  # type: ignore[assignment]
+            processes = self._study.num_processes if line is None else line["cores"]
+            hours[home, state] += seconds * processes / 3600
         parts = dict.fromkeys(part for part, _ in numbers)
         states = ("done", "missing", "waiting")
         return [
@@ -75,11 +75,11 @@ class Budget:
         ]
 
     def seconds(self, cell: Cell) -> float:
-        """Core-seconds of a cell, estimated: its training, its curve and its final evaluation."""
+        """Seconds of a cell, estimated: its training, its curve and its final evaluation."""
         return self._study.seconds_per_cell + self.operations(cell) / self._rate(cell)
 
     def operations(self, cell: Cell) -> float:
-        """Of training, and of the evaluations; a teacher that may be let go is counted to the end."""
+        """Of each process in training and evaluations; a teacher that may be let go is counted to the end."""
         cost, base = self._step_cost(cell), self._study.inputs[cell.inputs]
         batch_size = int(base.arguments.get("per_device_train_batch_size", 8))
         num_curve = int(base.data.get("num_evaluation_examples", DataSection("").num_evaluation_examples))
@@ -113,7 +113,7 @@ class Budget:
         return config_class(**{config_class.attribute_map.get(key, key): value for key, value in fields.items()})
 
     def _rate(self, cell: Cell) -> float:
-        """Operations per core-second: of lines of the same size, else of all, else the study's own figure."""
+        """Operations per second, of each process: of lines of the same size, else of all, else the study's own figure."""
         same = [rate for size, rate in self._rates if size == cell.size]
         found = same or [rate for _, rate in self._rates]
         return median(found) if found else self._study.operations_per_second
@@ -125,7 +125,7 @@ class Budget:
             cell = _as_cell(line["cell"])
             known = cell.inputs in self._study.inputs and cell.size in self._study.sizes
             if known and (cell.teacher is None or cell.teacher in self._study.teachers):
-                seconds = (line["seconds"] - self._study.seconds_per_cell) * line["cores"]
+                seconds = line["seconds"] - self._study.seconds_per_cell
                 if seconds > 0:
                     rates.append((cell.size, self.operations(cell) / seconds))
         return rates

@@ -102,6 +102,7 @@ class Study:
         step_factor: That all steps are multiplied by.
         launch: How processes are started for a cell, such as 'torchrun --nproc_per_node 8'; None runs each cell in one
             process, pinned to one core.
+        num_processes: That are started so.
         keep_students: Whether students are kept, to be evaluated further.
     """
 
@@ -116,6 +117,7 @@ class Study:
     seconds_per_cell: float
     step_factor: float = 1.0
     launch: str | None = None
+    num_processes: int = 1
     keep_students: bool = False
 
 
@@ -173,6 +175,7 @@ def make_study(content: Mapping[str, Any], name: str, scale: str | None = None) 
         seconds_per_cell=float(content["seconds_per_cell"]),
         step_factor=float(content.get("scale_steps", 1)),
         launch=content.get("launch"),
+        num_processes=int(content.get("num_processes", 1)),
         keep_students=bool(content.get("keep_students", False)),
     )
 
