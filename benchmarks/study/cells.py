@@ -204,9 +204,11 @@ def _cell(study: Study, name: str, part: str, arm: str, choices: Mapping[str, An
     rate, steps = own["learning_rate"], choices.get("share", 1) * own["steps"] * study.step_factor
     own |= {"learning_rate": None if rate == TUNED else float(rate), "steps": max(round(steps), 2)}
     own |= {"dropout": float(own.get("dropout") or 0), "grown_from": own.get("grown_from")}
-    if own["teacher"] is not None:
-        own["temperature"] = float(own.get("temperature") or 1)
     own = {**dict.fromkeys(_TEACHING), **own}
+    if own["teacher"] is not None:
+        own["temperature"] = own["temperature"] or 1
+    numbers = ("soft_loss_weight", "final_soft_loss_weight", "temperature")
+    own |= {key: float(own[key]) for key in numbers if own[key] is not None}
     return Cell(id=name, part=part, arm=arm, seed=0, **own)
 
 
