@@ -113,7 +113,7 @@ class Budget:
         return config_class(**{config_class.attribute_map.get(key, key): value for key, value in fields.items()})
 
     def _rate(self, cell: Cell) -> float:
-        """Operations per second, of each process: of lines of the same size, else of all, else the study's own figure."""
+        """Operations per second of a process: by lines of the same size, else by all, else the study's own figure."""
         same = [rate for size, rate in self._rates if size == cell.size]
         found = same or [rate for _, rate in self._rates]
         return median(found) if found else self._study.operations_per_second

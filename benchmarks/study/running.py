@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def carry_out_job(job: Job) -> dict[str, Any]:
         "versions": {"hf_dwt": __version__, "python": where["python"]} | {name: where[name] for name in PACKAGES},
         "commit": where["commit"],
         "machine": where["device"],
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     if trainer.args.process_index == 0:
         _write(Path(trainer.args.output_dir) / FACTS, _facts_of(line))

@@ -1,6 +1,7 @@
 """Cells: what a study's file expands to, which of them are the same run, and whose learning rate they take."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def test_teachers_are_cells_of_their_own_and_come_first() -> None:
 
 
 def tuning(**own: Any) -> dict[str, Any]:
-    return part("tuning", (101,), vary={"learning_rate": RATES}, arms={"alone": {}, "taught": {"teacher": "weak"}}, **own)
+    return part(
+        "tuning", (101,), vary={"learning_rate": RATES}, arms={"alone": {}, "taught": {"teacher": "weak"}}, **own
+    )
 
 
 TUNED = part("tuned", (1,), learning_rate="tuned", arms={"alone": {}, "taught": {"teacher": "other"}})
@@ -84,7 +87,9 @@ def test_a_rate_may_be_tuned_on_another_size_but_not_on_none() -> None:
     other = {**TUNED, "size": "small", "arms": {"alone": {}}}
     *_, found = planned(tuning(), {**other, "tuned_as": {"size": "large"}}, losses=LOSSES)
     assert (found.cell.size, found.cell.learning_rate) == ("small", 2e-3)
-    with pytest.raises(RecipeError, match="No cell of the part `tuning` tunes the learning rate of `tuned/alone/seed-1`"):
+    with pytest.raises(
+        RecipeError, match="No cell of the part `tuning` tunes the learning rate of `tuned/alone/seed-1`"
+    ):
         planned(tuning(), other)
 
 
@@ -136,7 +141,7 @@ WRONG = [
     ({"parts": {}}, "`parts` should be a list"),
     ({"parts": [part(arms={})]}, "the part `part` has no `arms`"),
     ({"parts": [part(seeds=(), arms={"a": {}})]}, "`seeds` of the part `part`"),
-    ({"parts": [part(arms={"a": {"teacher": "week"}})]}, "`teacher` is `week`, which is no teacher. Did you mean `weak`"),
+    ({"parts": [part(arms={"a": {"teacher": "week"}})]}, "`week`, which is no teacher. Did you mean `weak`"),
     ({"parts": [part(arms={"a": {"size": "larger"}})]}, "there is no size `larger`"),
     ({"parts": [part(arms={"a": {"start": "exactly"}})]}, "There is no method 'exactly'"),
     ({"parts": [part(arms={"a": {"start": "exact", "grown_from": None}})]}, "has no `grown_from`"),
@@ -145,15 +150,14 @@ WRONG = [
     ({"parts": [part(arms={"a": {"learning_rate": "fast"}})]}, "`learning_rate` is a number or `tuned`"),
     ({"parts": [part(arms={"a": {"vary": {"steps": 3}}})]}, "`vary.steps` of the part `part` should be a list"),
     ({"parts": [part(arms={"a": {}}), part(arms={"a": {}})]}, "Two cells are called `part/a/seed-1`"),
-    ({"teachers": {"weak": {"inputs": "molecules", "size": "small"}}}, "`teachers.weak` is not published and has no `steps`"),
+    ({"teachers": {"weak": {"inputs": "molecules", "size": "small"}}}, "is not published and has no `steps`"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG)
 def test_what_is_wrong_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=re.escape(message)):
         expand(make_study(content(**changes), "wrong"), lambda _: None)
-    assert message in str(error.value)
 
 
 # The shipped studies
