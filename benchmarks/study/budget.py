@@ -53,16 +53,16 @@ class Budget:
 
     def shares(self, planned: Sequence[Planned]) -> list[Share]:
         """The parts one by one; a cell that several of them name belongs to the part that ran, or would run, it."""
-        homes: dict[str, str] = {}
+        seen: set[tuple[str, ...]] = set()
         numbers: Counter[tuple[str, str]] = Counter()
         hours: dict[tuple[str, str], float] = defaultdict(float)
         for each in planned:
+            if each.key in seen:
+                continue
+            seen.add(each.key)
             cell, line = each.cell, self._results.find(each.cell)
             home = cell.part if line is None else str(line["cell"]["part"])
-            if each.waits_for:
-                numbers[home, "waiting"] += 1
-            elif homes.setdefault(cell.choices, cell.id) != cell.id:
-                continue
+            numbers[home, "waiting"] += bool(each.waits_for)
             state, seconds = ("missing", self.seconds(cell)) if line is None else ("done", line["seconds"])
             numbers[home, state] += 1
             processes = self._study.num_processes if line is None else line["cores"]

@@ -98,6 +98,11 @@ class Planned:
     cell: Cell
     waits_for: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """By what the same run is known: cells that wait for the same will have the same learning rate."""
+        return (self.cell.choices, *self.waits_for)
+
 
 LossOf = Callable[[str], float | None]
 

@@ -52,10 +52,10 @@ def list_cells(study: Study, results: Path, folder: Path, only: Sequence[str]) -
     """Print each cell with its state and its cost, and the budget."""
     plan = Plan(study, Results(results), folder, tuple(only))
     budget = Budget(study, plan.results)
-    seen: dict[str, str] = {}
+    seen: dict[tuple[str, ...], str] = {}
     for each in plan.cells():
         cell, line = each.cell, plan.results.find(each.cell)
-        first = cell.id if each.waits_for else seen.setdefault(cell.choices, cell.id)
+        first = seen.setdefault(each.key, cell.id)
         rate = "" if cell.learning_rate is None else f", rate {cell.learning_rate:g}"
         if line is not None:
             own = line["cell"]["id"]

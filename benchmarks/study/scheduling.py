@@ -50,10 +50,10 @@ class Plan:
 
     def missing(self) -> list[Planned]:
         """Those without a line; of several of the same choices the first."""
-        seen: dict[str, Planned] = {}
+        seen: dict[tuple[str, ...], Planned] = {}
         for each in self.cells():
             if each.waits_for or self.results.find(each.cell) is None:
-                seen.setdefault(each.cell.id if each.waits_for else each.cell.choices, each)
+                seen.setdefault(each.key, each)
         return list(seen.values())
 
     def lacking(self, cell: Cell) -> list[str]:
