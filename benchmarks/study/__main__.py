@@ -53,15 +53,14 @@ def results_folder(study: Study, output: str | None) -> Path:
 
 def _do(study: Study, options: argparse.Namespace) -> int:
     folder = results_folder(study, options.output)
+    from benchmarks.study.commands import list_cells, measure_times, run, write_report
+
+    scale = [] if study.scale is None else [f"--{study.scale}"]
+    config = [] if options.config == str(CONFIG) else [options.config]
+    command = shlex.join(["python", "-m", "benchmarks.study", *config, *scale])
     if options.report:
-        from benchmarks.study.report import write
-
         target = RESULTS if folder == RESULTS / study.name else folder.parent
-        write(folder, options.config, target)
-        print(f"The report is in {target}.")
-        return 0
-    from benchmarks.study.commands import list_cells, measure_times, run
-
+        return write_report(study, folder, target, command)
     if options.list:
         return list_cells(study, folder, models_folder(study), options.only)
     if options.times:

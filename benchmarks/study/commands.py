@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.study.budget import Budget, table
+from benchmarks.study.cells import expand
 from benchmarks.study.config import Study
 from benchmarks.study.inputs import prepare
 from benchmarks.study.results import Results
@@ -79,6 +80,16 @@ def measure_times(study: Study, results: Path, folder: Path, only: Sequence[str]
     for row in measure(plan):
         heard = row["teacher"] or "no teacher"
         _say(f"{row['inputs']}, {row['size']}, {row['start']}, {heard}: {1000 * row['seconds_per_step']:.1f} ms a step")
+    return 0
+
+
+def write_report(study: Study, results: Path, target: Path, command: str) -> int:
+    """Write the report of the lines that are there into a folder; what is missing is told in it."""
+    from benchmarks.study.report import write
+
+    planned = expand(study, Results(results).loss_of)
+    files = write(results, study.parts, target, planned=[each.cell.to_dict() for each in planned], command=command)
+    _say("\n".join(map(str, files)))
     return 0
 
 
