@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def models_folder(study: Study) -> Path:
     """Where models and data of a study are kept."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hf_dwt"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser().resolve() / "hf_dwt"
     return cache / "-".join(filter(None, (study.name, study.scale)))
 
 

@@ -1,12 +1,14 @@
 """What the command line does; what it prints is printed here."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.study.budget import Budget, table
 from benchmarks.study.cells import expand
 from benchmarks.study.config import Study
 from benchmarks.study.inputs import prepare
+from benchmarks.study.origin import commit
 from benchmarks.study.results import Results
 from benchmarks.study.scheduling import Plan, run_missing
 from benchmarks.study.workers import usable_cores
@@ -29,7 +31,7 @@ def run(
     """
     if cores < 1 or minutes <= 0:
         raise RecipeError("`--cores` and `--minutes` must be above 0.")
-    plan = Plan(study, Results(results), folder, tuple(only))
+    plan = Plan(study, Results(results), folder, tuple(only), commit())
     _say(_budget(plan))
     usable = usable_cores()
     if cores > len(usable):
@@ -94,7 +96,13 @@ def write_report(study: Study, results: Path, target: Path, command: str) -> int
 
 
 def _budget(plan: Plan) -> str:
-    return table(Budget(plan.study, plan.results).shares(plan.cells()))
+    budget, everything = Budget(plan.study, plan.results), replace(plan, only=())
+    told = table(budget.shares(plan.cells()))
+    if plan.only:
+        shares = budget.shares(everything.cells())
+        done, missing = (sum(vars(each)[name] for each in shares) for name in ("done", "missing"))
+        told += f"\nof the whole study: {done:.2f} core-h done, {missing:.2f} core-h missing"
+    return told
 
 
 def _say(text: str) -> None:

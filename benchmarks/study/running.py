@@ -20,9 +20,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from benchmarks.measuring import PACKAGES, environment
 from benchmarks.study.cells import TEACHERS
-from hf_dwt import __version__
+from benchmarks.study.origin import origin
 from hf_dwt.assess import assess_teacher
 from hf_dwt.cli.inputs import Inputs, read_inputs
 from hf_dwt.cli.recipe import Recipe, make_recipe
@@ -44,6 +43,7 @@ class Job:
     Attributes:
         cell: As it is kept.
         recipe: Of the cell.
+        commit: Of this project, when the runner started.
         folder: Of models and data, to which the recipe's paths are relative.
         num_test_examples: That final losses are of; None takes those of the curve.
         growing: Recipe by which the student is grown first; None if its own does.
@@ -54,6 +54,7 @@ class Job:
 
     cell: Mapping[str, Any]
     recipe: Mapping[str, Any]
+    commit: str
     folder: str
     num_test_examples: int | None = None
     growing: Mapping[str, Any] | None = None
@@ -77,7 +78,7 @@ def carry_out_job(job: Job) -> dict[str, Any]:
     teacher = inputs.teacher.model.config if inputs.teacher is not None and job.cell["teacher"] is not None else None
     cost = step_cost(recipe, inputs.kind, trainer.model.config, teacher, mean_length(recipe, inputs))
     final = score(trainer.model, recipe, inputs, test)
-    is_pinned, where = job.launch is None, environment()
+    where = origin()
     line = {
         "cell": dict(job.cell),
         "recipe": dict(job.recipe),
@@ -94,11 +95,11 @@ def carry_out_job(job: Job) -> dict[str, Any]:
         "clipped": 0.0 if trainer.args.max_grad_norm == 0 else None,
         "fingerprint": _fingerprint(trainer.model),
         "seconds": time.perf_counter() - started,
-        "cores": 1 if is_pinned else trainer.args.world_size,
+        "cores": 1 if job.launch is None else trainer.args.world_size,
         "threads": torch.get_num_threads(),
-        "versions": {"hf_dwt": __version__, "python": where["python"]} | {name: where[name] for name in PACKAGES},
-        "commit": where["commit"],
-        "machine": where["device"],
+        "versions": where["versions"],
+        "commit": job.commit,
+        "machine": where["machine"],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     if trainer.args.process_index == 0:

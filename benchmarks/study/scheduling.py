@@ -29,12 +29,14 @@ class Plan:
         results: Where they go.
         folder: Of models and data.
         only: Parts; none names all.
+        commit: Of this project.
     """
 
     study: Study
     results: Results
     folder: Path
     only: tuple[str, ...] = ()
+    commit: str = "not known"
 
     def cells(self) -> list[Planned]:
         """The cells of the parts, with the learning rates that are known by now.
@@ -72,6 +74,7 @@ class Plan:
         return Job(
             cell=cell.to_dict(),
             recipe=recipe_of(self.study, cell),
+            commit=self.commit,
             folder=str(self.folder),
             num_test_examples=self.study.inputs[cell.inputs].num_test_examples,
             growing=growing_of(self.study, cell),

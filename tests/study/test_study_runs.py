@@ -188,7 +188,7 @@ def sound_defaults() -> dict[str, Any]:
 
 
 def test_two_processes_may_share_a_cell(tmp_path: Path) -> None:
-    launch = f"{sys.executable} -m torch.distributed.run --nproc_per_node 2 --master_port 0"
+    launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node 2"
     config = write(tmp_path, teachers={}, parts=[part(arms={"alone": {}})], defaults=sound_defaults(), launch=launch)
     finished(tmp_path, str(config))
     (line,) = lines(tmp_path).values()
