@@ -10,6 +10,7 @@ from benchmarks.study.config import Study
 from benchmarks.study.inputs import prepare
 from benchmarks.study.origin import commit
 from benchmarks.study.results import Results
+from benchmarks.study.running import quietly
 from benchmarks.study.scheduling import Plan, run_missing
 from benchmarks.study.workers import usable_cores
 from hf_dwt.sections import RecipeError
@@ -29,6 +30,7 @@ def run(
         minutes: After which none is started.
         again: The command, for whoever wants to go on.
     """
+    quietly()
     if cores < 1 or minutes <= 0:
         raise RecipeError("`--cores` and `--minutes` must be above 0.")
     plan = Plan(study, Results(results), folder, tuple(only), commit())
@@ -53,6 +55,7 @@ def run(
 
 def list_cells(study: Study, results: Path, folder: Path, only: Sequence[str]) -> int:
     """Print each cell with its state and its cost, and the budget."""
+    quietly()
     plan = Plan(study, Results(results), folder, tuple(only))
     budget = Budget(study, plan.results)
     seen: dict[tuple[str, ...], str] = {}
