@@ -20,10 +20,10 @@ SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in so
 # A room is a module, or a package with all of its modules. It imports from lower floors and from itself only, so no
 # two rooms of one floor know of each other. The package's own `__init__` is the roof: it names everything.
 FLOORS = [
-    {"names"},
+    {"names", "unsharded"},
     {
         *("_version", "losses", "language_models", "signals", "verdicts", "vocabulary", "weights", "sections"),
-        *("adapters", "hub", "model_files", "packages", "self_restoring", "unsharded"),
+        *("adapters", "hub", "model_files", "packages", "self_restoring"),
     },
     {"remapping", "fused_losses", "weighting"},
     {"topk_losses"},

@@ -71,7 +71,7 @@ def _run(command: str, own: dict[str, Any], rest: Sequence[str]) -> dict[str, An
 
 
 def _tell_how_to_go_on(command: str, given: Sequence[str], resume: Sequence[str]) -> None:
-    """Print the command that goes on, given the options that take it up; under a launcher one process speaks for all."""
+    """Print the command that goes on, with the options that take it up; under a launcher one process speaks for all."""
     if os.environ.get("RANK", "0") != "0":
         return
     goes_on = resume or command in _GOES_ON_BY_ITSELF

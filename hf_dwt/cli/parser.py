@@ -112,7 +112,11 @@ def _add_grow(commands: Any) -> None:
     grow.add_argument("--depth-method", metavar="METHOD", help="another way to deepen than the method's own")
     grow.add_argument("--width-method", metavar="METHOD", help="another way to widen than the method's own")
     grow.add_argument(
-        "--noise", type=float, default=0.1, metavar="SHARE", help="between copies of a unit, relative to each weight (default: 0.1)"
+        "--noise",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="between copies of a unit, relative to each weight (default: 0.1)",
     )
     grow.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     grow.add_argument("--dtype", help="precision of the student (default: the teacher's)")

@@ -91,7 +91,7 @@ def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command
     """
     output_dir = arguments_for(recipe).output_dir
     if not resume and has_whole_checkpoint(output_dir):
-        raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or another `--output-dir`.")
+        raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or name another folder.")
     has_teacher = inputs.teacher is not None
     trainer = make_trainer(recipe, inputs, with_teacher=has_teacher)
     trainer.data_sources = _hub_sources(recipe)

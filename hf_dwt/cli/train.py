@@ -23,10 +23,10 @@ from hf_dwt.cli.runs import (
     score_teacher,
     step_cost,
 )
-from hf_dwt.cli.students import num_parameters, objective_of, pinned, read_teacher_config, student_config
+from hf_dwt.cli.students import objective_of, pinned, read_teacher_config, student_config
 from hf_dwt.cli.tables import comparison_rows, comparison_table, teacher_row
 from hf_dwt.comparison import summary
-from hf_dwt.costs import StepCost
+from hf_dwt.costs import StepCost, num_configured_parameters
 from hf_dwt.language_models import Kind
 from hf_dwt.sections import RecipeError
 from hf_dwt.signals import Signals
@@ -106,11 +106,11 @@ def forecast(recipe: Recipe) -> dict[str, Any]:
         # A tokenizer that is still to be trained has the size that was asked for.
         student.vocab_size = recipe.tokenizer.vocab_size
     policy = args.policy()
-    content: dict[str, Any] = {"objective": kind, "student_parameters": num_parameters(student, kind)}
+    content: dict[str, Any] = {"objective": kind, "student_parameters": num_configured_parameters(student, kind)}
     content |= {"teacher_parameters": None, "teacher_share": None, "soft_loss_weight": None}
     if teacher is not None:
         cost = _count_cost(recipe, kind, student, teacher, recipe.data.length)
-        content["teacher_parameters"] = num_parameters(teacher, kind)
+        content["teacher_parameters"] = num_configured_parameters(teacher, kind)
         content["teacher_share"] = None if cost is None else cost.teacher_share
         content["soft_loss_weight"] = [policy(Signals(0, progress)).soft for progress in (0.0, 0.5, 1.0)]
     content["max_steps"] = args.max_steps if args.max_steps > 0 else None
