@@ -62,7 +62,8 @@ def evaluate_suite(
     Finished cells are kept in `output_dir` and not repeated; a cell that fails is reported, and the rest goes on.
 
     Args:
-        models: Folders, Hub ids or `id@revision`, each read at one commit. The first is what the others are compared with.
+        models: Folders, Hub ids or `id@revision`, each read at one commit. The first is what the others are
+            compared with.
         suite: 'glue', 'demo', 'molecules', or a YAML file.
         seeds: How many, or which. A seed changes the new head (with 'lora', the adapters too) and the order of the
             training rows, nothing else.
