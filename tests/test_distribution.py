@@ -53,7 +53,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: tuple[Path, Path]) 
         assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
     there = {path.relative_to(ROOT) for path in (ROOT / "hf_dwt").rglob("*") if path.is_file()}
     assert names == {path.as_posix() for path in there if "__pycache__" not in path.parts}
-    assert {"hf_dwt/py.typed", "hf_dwt/finetuning/suites/glue.yaml", "hf_dwt/finetuning/metrics.py"} <= names
+    assert {
+        "hf_dwt/py.typed",
+        "hf_dwt/finetuning/suites/glue.yaml",
+        "hf_dwt/finetuning/metrics/accuracy/accuracy.py",
+    } <= names
 
 
 def test_the_source_distribution_holds_what_builds_the_wheel(built: tuple[Path, Path]) -> None:
@@ -75,7 +79,7 @@ def test_the_metadata_is_what_an_index_takes(metadata: bytes, built: tuple[Path,
     assert (found.description or "").startswith("# hf_dwt")
     assert found.requires_python is not None
     assert [path.name.split("-")[:2] for path in built] == [
-        [f"hf_dwt", f"{hf_dwt.__version__}.tar.gz"],
+        ["hf_dwt", f"{hf_dwt.__version__}.tar.gz"],
         ["hf_dwt", hf_dwt.__version__],
     ]
 
