@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
@@ -9,7 +10,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 
 def lowest_versions() -> dict[str, str]:
     """Name of each package that is needed, or by an extra, and its lower bound."""
-    wanted = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    wanted = [*PROJECT["dependencies"], *chain.from_iterable(PROJECT["optional-dependencies"].values())]
     others = [each for each in wanted if not each.startswith(f"{PROJECT['name']}[")]
     found = {each: re.match(r"([\w.-]+)(?:\[[^]]*\])?>=([\w.]+)", each) for each in others}
     without = [each for each, match in found.items() if match is None]
