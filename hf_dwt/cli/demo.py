@@ -96,6 +96,7 @@ def demo(
         raise RecipeError("`--minutes` and `--steps` must be above 0.")
     console = Console()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     where = Path(folder or ("demo-speeches" if causal else "demo-molecules"))
     require_writable(where, "--output")
     if causal:
@@ -144,7 +145,7 @@ def _compare(
     console.print(_introduction(inputs, config.model_type, cost, origin))
     resume, num_grown = decisions.resume, int(grow)
     measured = partial(_steps_for, recipe, inputs, cost, ends, num_grown=num_grown)
-    steps = decisions.take("student", measured if steps is None else lambda: steps)
+    steps = decisions.take("student", measured) if steps is None else steps
     recipe = replace(recipe, arguments={**recipe.arguments, "max_steps": steps})
     before = make_trainer(recipe, inputs, with_teacher=False).model
     distilled = run_student(recipe, inputs, resume and can_resume(student_folder))
@@ -160,8 +161,8 @@ def _compare(
     after = type(before).from_pretrained(student_folder).eval()
     completed = completions(inputs, before.eval(), after)
     for each in completed:
-        told = "\n".join(f"{name:<8}{text}" for name, text in each.items())
-        console.print(f"\n{told}", markup=False, highlight=False)
+        for line in ("", *(f"{name:<8}{text}" for name, text in each.items())):
+            console.print(line, markup=False, highlight=False)
     publish_comparison(recipe, runs[1:])
     plot_runs([*runs, *grown], scored.loss, curves)
     console.print(f"The student is in {student_folder}, the curves are in {curves}.", markup=False)

@@ -15,7 +15,7 @@ from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.assess import assess_teacher
 from hf_dwt.cache.reading import TeacherCache
 from hf_dwt.cache.writing import cache_teacher
-from hf_dwt.checkpoints import has_whole_checkpoint
+from hf_dwt.checkpoints import has_whole_checkpoint, last_whole_checkpoint
 from hf_dwt.cli.inputs import Inputs
 from hf_dwt.cli.interruption import carry_out_interruptibly
 from hf_dwt.cli.recipe import GrowthSection, Recipe, reading
@@ -77,6 +77,19 @@ def _without_distillation(recipe: Recipe) -> Recipe:
     return replace(recipe, arguments={name: value for name, value in recipe.arguments.items() if name not in own})
 
 
+def require_way_to_begin(output_dir: str, resume: bool) -> None:
+    """Check that a run writes over no other, or has something to go on from.
+
+    Raises:
+        RecipeError: If another run's checkpoints are in the way.
+        ValueError: If there is nothing to resume from.
+    """
+    if not resume and has_whole_checkpoint(output_dir):
+        raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or name another folder.")
+    if resume and not can_resume(Path(output_dir)):
+        last_whole_checkpoint(output_dir)
+
+
 def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command: str | None = None) -> Run:
     """Train the recipe's student, with its teacher if it has one.
 
@@ -87,11 +100,9 @@ def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command
         command: Repeats the run, given the student's record; None if the recipe alone does not.
 
     Raises:
-        RecipeError: If another run's checkpoints are in the way.
+        ValueError: If another run's checkpoints are in the way, or there are none to resume from.
     """
-    output_dir = arguments_for(recipe).output_dir
-    if not resume and has_whole_checkpoint(output_dir):
-        raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or name another folder.")
+    require_way_to_begin(arguments_for(recipe).output_dir, resume)
     has_teacher = inputs.teacher is not None
     trainer = make_trainer(recipe, inputs, with_teacher=has_teacher)
     trainer.data_sources = _hub_sources(recipe)

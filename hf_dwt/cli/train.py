@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
 from hf_dwt.arguments import DWTTrainingArguments
 from hf_dwt.cli.folders import require_writable
@@ -18,6 +19,7 @@ from hf_dwt.cli.runs import (
     arguments_for,
     mean_length,
     publish_comparison,
+    require_way_to_begin,
     run_student,
     run_twins,
     score_teacher,
@@ -51,8 +53,9 @@ def train(
         `forecast` returns. None on all processes but the first.
 
     Raises:
-        RecipeError: If the recipe is wrong, or has no teacher to compare with.
+        ValueError: If the recipe is wrong, has no teacher to compare with, or there is nothing to resume from.
     """
+    logging.disable_progress_bar()
     recipe = read_recipe(recipe_path, options)
     args = arguments_for(recipe)
     # Under a launcher one process speaks for all.
@@ -64,6 +67,7 @@ def train(
         console.print(_forecast_table(content, recipe.data.length))
         return content if args.process_index == 0 else None
     require_writable(args.output_dir, "--output-dir")
+    require_way_to_begin(args.output_dir, resume)
     with resumable(args.output_dir):
         content = _carried_out(recipe, args, console, baseline=baseline, resume=resume)
     return content if args.process_index == 0 else None

@@ -35,7 +35,10 @@ def told(recipe_folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
         (["train", "recipe.yaml", "--max-steps", "many"], "`arguments.max_steps` should be a whole number, got 'many'"),
         (["train", "recipe.yaml", "--max-steps", "[3"], "The value of `--max-steps`, '[3', is not YAML"),
         (["train", "recipe.yaml", "--student", "large"], "`student` should be a mapping, got 'large'"),
-        (["train", "recipe.yaml", "--model-type", "[bert]"], "`student.model_type` should be text, got ['bert']"),
+        (
+            ["train", "recipe.yaml", "--student.model_type", "[bert]"],
+            "`student.model_type` should be text, got ['bert']",
+        ),
         (["train", "recipe.yaml", "--source", "gone.txt"], "There is no file or folder 'gone.txt'"),
         (["train", "recipe.yaml", "--source", "broken.jsonl"], "The text of `data` could not be read: "),
         (["train", "recipe.yaml", "--teacher", "./gone"], "no folder with a config.json"),
@@ -56,7 +59,7 @@ def told(recipe_folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
         (["grow", "teacher", "--num-hidden-layers", "2", "-o", "large", "--dtype", "float23"], "float23"),
         (["evaluate", "./gone"], "./gone"),
         (["evaluate", "teacher", "--suite", "gone.yaml"], "There is no suite 'gone.yaml'"),
-        (["evaluate", "teacher", "--suite", "words.yaml"], "words.yaml"),
+        (["evaluate", "teacher", "--suite", "words.yaml"], "`suite` has no key `student`"),
         (["demo", "--steps", "0"], "must be above 0"),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_demo_goes_on_with_the_steps_that_it_has_decided_on(
 
 
 def test_an_evaluation_goes_on_by_the_same_command(recipe_folder: Path) -> None:
-    texts = [f"{WORDS[index % 2]} {WORDS[2 + index % 5]}" for index in range(200)]
+    texts = [f"{WORDS[index % 2]} {index}" for index in range(200)]
     Dataset.from_dict({"text": texts, "label": [index % 2 for index in range(200)]}).to_csv("rows.csv")
     task = {"data": {"source": "rows.csv", "num_held_out": 20}, "text": ["text"], "metrics": ["accuracy"]}
     Path("own.yaml").write_text(yaml.safe_dump({"tasks": {"one": task}}))

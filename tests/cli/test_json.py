@@ -47,7 +47,16 @@ def test_a_run_is_told_row_by_row(answered: Answered) -> None:
 
 
 def test_what_is_not_there_or_not_known_is_null(answered: Answered) -> None:
-    alone = ["--teacher", "null", "--tokenizer.name", "teacher", "--model-type", "bert", "--objective", "masked"]
+    alone = [
+        "--teacher",
+        "null",
+        "--tokenizer.name",
+        "teacher",
+        "--student.model_type",
+        "bert",
+        "--objective",
+        "masked",
+    ]
     content, _ = answered("train", "recipe.yaml", *alone)
     assert content["teacher"] is None
     assert content["runs"][0]["gap"] is None
@@ -101,7 +110,7 @@ def test_a_growth_tells_its_sizes_plan_and_report(answered: Answered) -> None:
 
 
 def test_an_evaluation_tells_what_its_file_holds(answered: Answered) -> None:
-    texts = [f"{WORDS[index % 2]} {WORDS[2 + index % 5]}" for index in range(60)]
+    texts = [f"{WORDS[index % 2]} {index}" for index in range(60)]
     Dataset.from_dict({"text": texts, "label": [index % 2 for index in range(60)]}).to_csv("rows.csv")
     data = {"source": "rows.csv", "num_held_out": 20}
     Path("own.yaml").write_text(
