@@ -202,6 +202,11 @@ def can_resume(folder: Path) -> bool:
     return has_whole_checkpoint(folder) or has_result(folder)
 
 
+def forget_result(folder: Path) -> None:
+    """Remove the result of an earlier run, which is about to be written over: else it would be taken for this one's."""
+    (folder / _RESULT).unlink(missing_ok=True)
+
+
 def has_result(folder: Path) -> bool:
     """Tell whether a run was carried out to its end here."""
     return (folder / _RESULT).is_file()

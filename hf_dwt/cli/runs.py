@@ -20,7 +20,7 @@ from hf_dwt.cli.inputs import Inputs
 from hf_dwt.cli.interruption import carry_out_interruptibly
 from hf_dwt.cli.recipe import GrowthSection, Recipe, reading
 from hf_dwt.cli.students import build_student, student_config
-from hf_dwt.comparison import Run, can_resume, equal_cost_steps
+from hf_dwt.comparison import Run, can_resume, equal_cost_steps, forget_result
 from hf_dwt.costs import StepCost, configured_flops
 from hf_dwt.hub.push import Target, failure, prepare, push_or_tell
 from hf_dwt.language_models import Kind
@@ -33,6 +33,8 @@ from hf_dwt.trainer import DWTTrainer
 
 # Only the recipe's student is pushed, not its twins, nor what is measured or scored.
 UNPUBLISHED = {"push_to_hub": False}
+# Folders of the twins, in that of the student.
+_TWINS = ("alone-equal-steps", "alone-equal-cost", "grown")
 REPEAT = f"hf-dwt train {RECORD_FILE}"
 # Ten points make a curve; a recipe may say otherwise.
 _DEFAULT_ARGUMENTS = {"output_dir": "student", "eval_strategy": "steps", "eval_steps": 0.1, "logging_steps": 0.01}
@@ -102,7 +104,11 @@ def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command
     Raises:
         ValueError: If another run's checkpoints are in the way, or there are none to resume from.
     """
-    require_way_to_begin(arguments_for(recipe).output_dir, resume)
+    args = arguments_for(recipe)
+    require_way_to_begin(args.output_dir, resume)
+    if not resume and args.process_index == 0:
+        for folder in (".", *_TWINS):
+            forget_result(Path(args.output_dir, folder))
     has_teacher = inputs.teacher is not None
     trainer = make_trainer(recipe, inputs, with_teacher=has_teacher)
     trainer.data_sources = _hub_sources(recipe)
@@ -169,7 +175,8 @@ def run_twins(recipe: Recipe, inputs: Inputs, distilled: Run, cost: StepCost | N
         budgets["alone, equal cost"] = equal_cost_steps(distilled, cost)
     runs = []
     for name, steps in budgets.items():
-        folder = Path(arguments_for(recipe).output_dir) / name.replace(", ", "-").replace(" ", "-")
+        folder = Path(arguments_for(recipe).output_dir, name.replace(", ", "-").replace(" ", "-"))
+        assert folder.name in _TWINS
         changes = {"output_dir": str(folder), "max_steps": steps}
         trainer = make_trainer(recipe, inputs, with_teacher=False, **changes, **UNPUBLISHED)
         runs.append(carry_out_interruptibly(trainer, name, resume and can_resume(folder)))

@@ -73,6 +73,16 @@ def test_checkpoints_of_another_run_are_not_written_over(prepared: tuple[Recipe,
     assert run_student(*prepared, resume=True).steps == 4
 
 
+def test_results_of_an_earlier_run_are_not_taken_for_those_of_the_new_one(prepared: tuple[Recipe, Inputs]) -> None:
+    recipe, inputs = prepared
+    student = Path(recipe.arguments["output_dir"])
+    for folder in ("alone-equal-steps", "alone-equal-cost", "grown", "another"):
+        (student / folder).mkdir(parents=True)
+        (student / folder / "run.json").write_text("{}")
+    run_student(recipe, inputs)
+    assert {path.parent.name for path in student.rglob("run.json")} == {"student", "another"}
+
+
 def test_the_teacher_is_scored_on_the_students_held_out_set(prepared: tuple[Recipe, Inputs]) -> None:
     recipe, inputs = prepared
     trainer = make_trainer(recipe, inputs, with_teacher=True)
