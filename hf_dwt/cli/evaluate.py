@@ -41,7 +41,7 @@ def evaluate(
         What is in `results.json`.
 
     Raises:
-        ValueError: If the suite, a model or an argument is wrong.
+        ValueError: If the suite, a model or an argument is wrong, or every cell has failed.
         OSError: If a model is not there.
     """
     console = Console()
@@ -61,6 +61,8 @@ def evaluate(
         report = evaluate_suite(
             models, suite, seeds=seeds, method=method, output_dir=folder, tasks=tasks, data=data, on_cell=show
         )
+    if len(report.failed) == len(report.cells):
+        raise ValueError(f"Nothing could be scored; the first of {len(report.cells)} faults: {report.failed[0].error}")
     console.print(Markdown(str(report)))
     try:
         plot_report(report, folder / "results.png")

@@ -60,11 +60,17 @@ def told(recipe_folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
         (["evaluate", "./gone"], "./gone"),
         (["evaluate", "teacher", "--suite", "gone.yaml"], "There is no suite 'gone.yaml'"),
         (["evaluate", "teacher", "--suite", "words.yaml"], "`suite` has no key `student`"),
+        (
+            ["evaluate", "teacher", "--suite", "lost.yaml", "--method", "probe"],
+            "Nothing could be scored; the first of 5",
+        ),
         (["demo", "--steps", "0"], "must be above 0"),
     ],
 )
 def test_wrong_options_recipes_files_and_values(words: list[str], message: str, told: Told) -> None:
     Path("words.yaml").write_text("student: {model_type: bert}\ndata: text.txt\n")
+    lost = {"data": {"source": "gone.csv", "num_held_out": 2}, "text": ["text"], "metrics": ["accuracy"]}
+    Path("lost.yaml").write_text(yaml.safe_dump({"tasks": {"one": lost}}))
     Path("broken.jsonl").write_text('{"text": \n')
     assert message in told(*words)
     assert not Path("student").exists()
@@ -126,6 +132,11 @@ def test_a_refusal_of_the_hub_is_told(words: list[str], hub: Hub, told: Told) ->
     hub.fail("HEAD", "config.json", 401, times=9)
     hub.fail("GET", "config.json", 401, times=9)
     assert "'me/small' (revision 'main')" in told(*words)
+
+
+@pytest.mark.parametrize("command", ["train", "assess"])
+def test_a_data_set_that_cannot_be_had_is_told(command: str, told: Told) -> None:
+    assert "me/text" in told(command, "recipe.yaml", "--source", "me/text")
 
 
 def test_a_demo_whose_package_cannot_be_fetched_says_which(wheels: Path, told: Told) -> None:
