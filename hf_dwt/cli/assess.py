@@ -38,7 +38,8 @@ def assess(
         baseline: Folder that `hf-dwt train --baseline` has written, to take that loss from; '' is the recipe's own.
 
     Returns:
-        The fields of the report, and `doubt`: why the loss of the student alone may not be of the same examples.
+        The fields of the report, and `doubt` where there is one: why the loss of the student alone may not be of the
+        same examples.
 
     Raises:
         RecipeError: If the recipe has no teacher, there is no such figure in the folder, or it is of other examples or
@@ -73,7 +74,7 @@ def assess(
     lines = [f"{report.verdict}: {report.evidence}", *(f"- {each}" for each in report.advice)]
     for line in [*lines, doubt] if doubt else lines:
         console.print(line, markup=False, highlight=False)
-    return {**report.to_dict(), "doubt": doubt}
+    return report.to_dict() | ({} if doubt is None else {"doubt": doubt})
 
 
 def report_table(report: TeacherReport) -> Table:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 JSON_KEYS = {
     "train": "runs, teacher, summary, output_dir; of a dry run objective, student_parameters, teacher_parameters, "
     "teacher_share, soft_loss_weight, max_steps, tokens_per_step",
-    "assess": "the fields of `TeacherReport`, and doubt",
+    "assess": "the fields of `TeacherReport`, and doubt where there is one",
     "grow": "sizes, plan, report, output",
     "evaluate": "those of results.json: scores, differences_from_first, cells and what they are of",
     "demo": "runs, teacher, summary, completions, output_dir, curves; with --prepare-only inputs",

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from datasets import Dataset
 from tiny_runs import WORDS
 
+from hf_dwt import TeacherReport
 from hf_dwt.cli import main
 from hf_dwt.cli.parser import JSON_KEYS
 
@@ -74,7 +76,7 @@ def test_a_dry_run_tells_the_values_of_its_table(answered: Answered) -> None:
 
 def test_an_assessment_tells_the_figures_of_its_table(answered: Answered) -> None:
     content, text = answered("assess", "recipe.yaml", "--standalone-loss", "1.5")
-    assert "doubt" in content
+    assert set(content) == {field.name for field in fields(TeacherReport)}
     for part in (
         f"{content['loss']:.4f} nats, perplexity {content['perplexity']:.2f}, accuracy {content['accuracy']:.2%}",
         f"{content['num_examples']:,}, {content['num_positions']:,} positions",
