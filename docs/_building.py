@@ -6,8 +6,14 @@ A page asks for it by a comment that stands alone on its line:
     <!-- help: train -->                                   what `hf-dwt train --help` prints at 80 columns
     <!-- settings -->                                      the arguments that distillation adds
     <!-- study: Weighting -->                              what the study's report says under such a heading
+
+and for a figure of `benchmarks/results` in the midst of its text, by file and keys (`arms` may be left out; `range` is
+from the lowest to the highest of an arm's rounds):
+
+    {{ growth.json/large/grown and verified/ratio }}
 """
 
+import json
 import os
 import posixpath
 import re
@@ -24,7 +30,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-STUDY = "benchmarks/results/study.md"
+_RESULTS = "benchmarks/results"
+STUDY = f"{_RESULTS}/study.md"
 NOT_RUN = f"""!!! note "Not run yet"
 
     `python -m benchmarks.study` measures it and writes `{STUDY}`, which is shown here once it is there."""
@@ -33,6 +40,7 @@ NOT_RUN = f"""!!! note "Not run yet"
 _PUBLISHED = "files"
 _PATTERNS = ("benchmarks/results/**/*.*", "trainer_configs/*/*.*")
 _DIRECTIVE = re.compile(r"^<!-- (include|help|settings|study)(?:: (.+?))? -->$", re.MULTILINE)
+_FIGURE = re.compile(r"\{\{ (.+?) \}\}")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -63,7 +71,24 @@ def filled_in(markdown: str, page: str, root: Path = ROOT) -> str:
         "settings": lambda _: settings_table(),
         "study": lambda asked: of_the_study(asked, page, root),
     }
-    return _DIRECTIVE.sub(lambda found: writers[found[1]](found[2] or ""), markdown)
+    text = _FIGURE.sub(lambda found: figure(found[1], root), markdown)
+    return _DIRECTIVE.sub(lambda found: writers[found[1]](found[2] or ""), text)
+
+
+def figure(path: str, root: Path = ROOT) -> str:
+    """A figure of the raw results: losses to three digits, everything else to two.
+
+    Raises:
+        KeyError: If there is none of that path.
+    """
+    *folders, name = path.split("/")
+    depth = 1 + next(index for index, folder in enumerate(folders) if folder.endswith(".json"))
+    found = json.loads((root / _RESULTS).joinpath(*folders[:depth]).read_text())
+    for key in folders[depth:]:
+        found = found[key] if key in found else found["arms"][key]
+    if name == "range":
+        return f"{found['lowest']:.2f} to {found['highest']:.2f}"
+    return f"{found[name]:.3f}" if "loss" in name else f"{found[name]:.2f}"
 
 
 def published(root: Path) -> list[str]:
