@@ -1,7 +1,7 @@
 """What the study's runner wrote, one line a cell, as the report reads it."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,9 @@ def read_lines(folder: Path) -> list[Line]:
         ValueError: If two lines are of one cell.
     """
     files = [path for path in sorted(folder.glob("*.jsonl")) if path.name != TIMES]
-    lines = [as_line(each) for path in files for each in _read(path)]
+    contents = [each for path in files for each in _read(path)]
+    told = _told_apart_by([each["cell"] for each in contents])
+    lines = [as_line(each, told) for each in contents]
     ids = [line.id for line in lines]
     if twice := sorted({each for each in ids if ids.count(each) > 1}):
         raise ValueError(f"`{folder}` has more than one line of {', '.join(twice)}: keep the one that counts.")
@@ -186,8 +188,13 @@ def read_times(folder: Path) -> list[StepTime]:
     ]
 
 
-def as_line(content: Mapping[str, Any]) -> Line:
-    """Make a line of what the runner wrote."""
+def as_line(content: Mapping[str, Any], told_apart_by: frozenset[str] = frozenset()) -> Line:
+    """Make a line of what the runner wrote.
+
+    Args:
+        content: The object of one line.
+        told_apart_by: Other keys of a cell that are choices too.
+    """
     cell, run, final, cost = (content[key] for key in ("cell", "run", "final", "cost"))
     return Line(
         id=cell["id"],
@@ -195,7 +202,7 @@ def as_line(content: Mapping[str, Any]) -> Line:
         arm=cell["arm"],
         seed=cell["seed"],
         learning_rate=cell["learning_rate"],
-        choices=_choices(cell),
+        choices=_choices(cell, told_apart_by),
         loss=final["loss"],
         accuracy=final["accuracy"],
         unigram_loss=final.get("unigram_loss"),
@@ -232,8 +239,15 @@ def policy_in_words(cell: Mapping[str, Any]) -> str:
     return " ".join(each for each in (name, numbers, f"({details})" if details else "") if each)
 
 
-def _choices(cell: Mapping[str, Any]) -> Choices:
-    others = {key: value for key, value in cell.items() if key not in {*_CHOICES, *_WEIGHTING, *_NAMES}}
+def _told_apart_by(cells: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Keys beyond the usual ones in which cells differ; what all have alike is no choice."""
+    keys = {key for cell in cells for key in cell} - {*_CHOICES, *_WEIGHTING, *_NAMES}
+    values = {key: {json.dumps(cell.get(key), sort_keys=True) for cell in cells} for key in keys}
+    return frozenset(key for key, found in values.items() if len(found) > 1)
+
+
+def _choices(cell: Mapping[str, Any], told_apart_by: frozenset[str]) -> Choices:
+    others = {key: cell[key] for key in told_apart_by if cell.get(key) is not None}
     known = {key: cell[key] for key in _CHOICES}
     chosen = Choices(**known, weighting=policy_in_words(cell), others=json.dumps(others, sort_keys=True))
     return chosen if cell["teacher"] is not None else chosen.alone()
