@@ -166,7 +166,9 @@ def interactions_of(part: str, lines: Sequence[Line]) -> list[Interaction]:
         }
         corners = {name: reference_lines(choices, part, lines) for name, choices in wanted.items()}
         seeds = sorted(arm.lines.keys() & set.intersection(*(set(each) for each in corners.values())))
-        values = [arm.losses[seed] - _expected({name: each[seed].loss for name, each in corners.items()}) for seed in seeds]
+        values = [
+            arm.losses[seed] - _expected({name: each[seed].loss for name, each in corners.items()}) for seed in seeds
+        ]
         missing = tuple(name for name, each in corners.items() if not each)
         same = arm.choices.teacher == arm.choices.grown_from
         summary = summarise(values) if values else None
@@ -181,11 +183,9 @@ def _expected(corners: dict[str, float]) -> float:
 
 def _is_varied(factor: str, arms: Sequence[Arm]) -> bool:
     taught = [arm.choices for arm in arms if arm.choices.teacher is not None]
-    if factor == "teaching":
+    if factor in ("teaching", "start"):
         return any(each.start != "random" for each in taught)
-    if factor == "start":
-        return any(each.start != "random" for each in taught)
-    return len({getattr(each, factor) for each in taught}) > 1
+    return len({vars(each)[factor] for each in taught}) > 1
 
 
 def _is_new(arm: Arm, factor: str, base: Callable[[Choices], Choices]) -> bool:
