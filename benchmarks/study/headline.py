@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from math import inf
-from os.path import commonprefix
 from statistics import fmean, median
 
 from benchmarks.study.costs import Clock, mean, training_operations
@@ -69,7 +69,8 @@ class Recipe:
         name: Of the arm.
         choices: With the steps of the full budget.
         runs: By share, then by seed.
-        mean: The crossing of the mean loss with the mean target, over the seeds that have it all.
+        mean: The crossing of the mean loss with the mean target, over the shares that all seeds have; None if there is
+            no such share.
         crossings: By seed, each with its own target.
         costs: Of the mean's crossing.
         cost_by_seed: Of the crossings.
@@ -78,9 +79,9 @@ class Recipe:
     name: str
     choices: Choices
     runs: Mapping[float, Mapping[int, Line]]
-    mean: Crossing
+    mean: Crossing | None
     crossings: Mapping[int, Crossing]
-    costs: Costs
+    costs: Costs | None
     cost_by_seed: Mapping[int, Costs]
 
     @property
@@ -97,6 +98,11 @@ class Recipe:
     def median_cost(self) -> float:
         """Operations relative to the stand-alone's, the teacher already there; over all seeds."""
         return median(each.operations for each in self.cost_by_seed.values()) if self.cost_by_seed else inf
+
+    @property
+    def unpaired(self) -> list[int]:
+        """Seeds that the stand-alone student lacks: they have no target, and are left out."""
+        return sorted({seed for each in self.runs.values() for seed in each} - self.crossings.keys())
 
     def missing(self, seeds: Iterable[int]) -> list[tuple[float, int]]:
         """Shares and seeds that were not run."""
@@ -158,16 +164,16 @@ def headlines_of(part: str, lines: Sequence[Line], times: Sequence[StepTime] = (
 
 def _headline(part: str, alone: Mapping[int, Line], own: Sequence[Line], clock: Clock) -> Headline:
     budget = next(iter(alone.values())).choices.steps
-    groups: dict[tuple[Choices, int], list[Line]] = {}
+    groups: dict[Choices, list[Line]] = {}
     odd = []
-    for line in own:
+    for line in {each.id: each for each in (*own, *alone.values())}.values():
         if share_of(line.choices.steps, budget) is None:
             odd.append(line.id)
-        elif line not in alone.values():
-            key = replace(line.choices, steps=budget)
-            groups.setdefault((key, _num_before(line, groups.get((key, 0), []))), []).append(line)
-    recipes = [_recipe(choices, group, alone, clock) for (choices, _), group in groups.items()]
-    ordered = sorted(recipes, key=lambda each: (each.costs.operations, each.median_cost, each.name))
+        else:
+            groups.setdefault(replace(line.choices, steps=budget), []).append(line)
+    told_apart = [(choices, each) for choices, group in groups.items() for each in _told_apart(group)]
+    recipes = [_recipe(choices, group, alone, clock) for choices, group in told_apart]
+    ordered = sorted(recipes, key=_by_cost)
     return Headline(part, alone, tuple(ordered), tuple(odd))
 
 
@@ -187,17 +193,25 @@ def _recipe(choices: Choices, group: Sequence[Line], alone: Mapping[int, Line], 
         for share, each in runs.items()
         if seeds and all(seed in each for seed in seeds)
     }
+    recipe = Recipe(_name(group), choices, runs, None, crossings, None, costs)
     if not whole:
-        return Recipe(_name(group), choices, runs, Crossing(inf, inf), crossings, _NOT_REACHED, costs)
+        return recipe
     references = [alone[seed] for seed in seeds]
     losses = {share: fmean(line.loss for line in each) for share, each in whole.items()}
-    mean = crossing(losses, fmean(line.loss for line in references))
-    return Recipe(_name(group), choices, runs, mean, crossings, _costs(mean, whole, references, clock), costs)
+    found = crossing(losses, fmean(line.loss for line in references))
+    return replace(recipe, mean=found, costs=_costs(found, whole, references, clock))
 
 
-def _num_before(line: Line, group: Sequence[Line]) -> int:
-    """How many runs of the same budget and seed there are already: those of a recipe that is told apart by its rate."""
-    return sum((each.choices.steps, each.seed) == (line.choices.steps, line.seed) for each in group)
+def _by_cost(recipe: Recipe) -> tuple[float, float, str]:
+    return (inf if recipe.costs is None else recipe.costs.operations, recipe.median_cost, recipe.name)
+
+
+def _told_apart(group: Sequence[Line]) -> list[list[Line]]:
+    """Split runs of the same choices by their learning rates, if some have one budget and one seed."""
+    if len({(line.choices.steps, line.seed) for line in group}) == len(group):
+        return [list(group)]
+    rates = sorted({line.learning_rate for line in group})
+    return [[line for line in group if line.learning_rate == rate] for rate in rates]
 
 
 def _name(group: Sequence[Line]) -> str:
@@ -205,7 +219,10 @@ def _name(group: Sequence[Line]) -> str:
     names = sorted({line.arm for line in group})
     if len(names) == 1:
         return names[0]
-    shared = commonprefix(names).rstrip("0123456789.-_/ ").removesuffix("steps").removesuffix("share")
+    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    shared = (
+        "".join(letters[0] for letters in same).rstrip("0123456789.-_/ ").removesuffix("steps").removesuffix("share")
+    )
     return shared.rstrip("-_/ ") or names[0]
 
 
