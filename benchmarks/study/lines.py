@@ -13,7 +13,8 @@ TUNING = "tuning"
 TEACHERS = "teachers"
 _CHOICES = ("inputs", "size", "start", "teacher", "grown_from", "temperature", "dropout", "steps")
 _WEIGHTING = ("weighting", "soft_loss_weight", "final_soft_loss_weight", "weighting_kwargs")
-_NAMES = ("id", "part", "arm", "learning_rate", "seed")
+# What a cell is called, and how its steps and learning rate were told: no choices beside these.
+_NAMES = ("id", "part", "arm", "learning_rate", "seed", "share", "tuned_as")
 CONSTANT = "constant 1"
 
 
