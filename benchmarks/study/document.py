@@ -7,7 +7,8 @@ from html import escape
 
 _STYLE = """
 :root { color-scheme: light; }
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 54rem; margin: 0 auto; padding: 1rem; color: #111; background: #fff; }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 54rem; margin: 0 auto; padding: 1rem; }
+body { color: #111; background: #fff; }
 h1, h2, h3 { line-height: 1.2; }
 h2 { border-top: 1px solid #999; padding-top: 1rem; margin-top: 2.5rem; }
 a { color: #0a4a8f; }
