@@ -51,7 +51,7 @@ class Paragraph:
     """A paragraph.
 
     Attributes:
-        text: With `code` in backticks and bare addresses.
+        text: With `code`, **stress** and bare addresses.
     """
 
     text: str
@@ -167,13 +167,15 @@ def as_html(title: str, blocks: Sequence[Block]) -> str:
 
 def _inline(text: str) -> str:
     """Text with its code and its addresses marked up."""
-    pieces = re.split(r"(`[^`]+`|https://[^\s,;)]+)", text)
+    pieces = re.split(r"(`[^`]+`|\*\*[^*]+\*\*|https://[^\s,;)]+)", text)
     return "".join(map(_piece, pieces))
 
 
 def _piece(text: str) -> str:
     if text.startswith("`") and text.endswith("`") and len(text) > 2:
         return f"<code>{escape(text[1:-1])}</code>"
+    if text.startswith("**") and text.endswith("**") and len(text) > 4:
+        return f"<strong>{escape(text[2:-2])}</strong>"
     if text.startswith("https://"):
         address = text.rstrip(".")
         return f'<a href="{escape(address)}">{escape(address)}</a>{text[len(address) :]}'

@@ -21,6 +21,7 @@ from benchmarks.study.plots import as_svg, draw_contrasts, draw_curves, draw_qua
 from benchmarks.study.statistics import verdict
 from benchmarks.study.tuning import families_of
 from benchmarks.study.weakness import FIRST_PART, MARGIN, Standing
+from hf_dwt.finetuning.statistics import summarise
 
 
 def answers(part: str, lines: Sequence[Line], standings: Sequence[Standing]) -> list[Block]:
@@ -83,10 +84,10 @@ def places(standings: Sequence[Standing], lines: Sequence[Line]) -> list[Block]:
     if not standings:
         return [Paragraph("No taught run has a stand-alone run of the same data, size, budget and seed yet.")]
     rule = (
-        f"A teacher is weak only if the student alone overtakes it in the first {FIRST_PART:.0%} of its budget and ends "
-        f"at least {MARGIN} nats better, beside every seed's run. It is overtaken at the first evaluation whose loss is "
-        "at or below the teacher's on the same examples. Quality q is the share of the way from the unigram model (0) "
-        "to the student alone (1) that the teacher has come, as `hf-dwt assess` tells it."
+        f"A teacher is weak only if the student alone overtakes it in the first {FIRST_PART:.0%} of its budget and "
+        f"ends at least {MARGIN} nats better, beside every seed's run. It is overtaken at the first evaluation whose "
+        "loss is at or below the teacher's on the same examples. Quality q is the share of the way from the unigram "
+        "model (0) to the student alone (1) that the teacher has come, as `hf-dwt assess` tells it."
     )
     table = Table("Teachers beside the student alone", _PLACE_COLUMNS, [_place_row(each) for each in standings])
     return [Paragraph(rule), table, *_curves(standings, lines)]
@@ -170,8 +171,6 @@ def _arms_table(arms: Sequence[Arm], lines: Sequence[Line]) -> Table:
 
 
 def _arm_row(arm: Arm, lines: Sequence[Line]) -> list[str]:
-    from hf_dwt.finetuning.statistics import summarise
-
     found, ratio = summarise(list(arm.losses.values())), cost_ratio(arm, lines)
     clipped = words.percent(fmean(line.clipped for line in arm.lines.values()))
     cost = "no stand-alone run" if ratio is None else f"x{ratio:.3f}"
