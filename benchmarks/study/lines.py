@@ -91,8 +91,9 @@ class Line:
 
     Attributes:
         id: Readable, unique.
+        key: By what the same run is known, whatever part and arm name it.
         part: Of the study.
-        arm: Name within the part.
+        arm: Name within the part, with the choices that the part varies.
         seed: Of initialisation, order and masks.
         learning_rate: The peak.
         choices: All else.
@@ -106,7 +107,7 @@ class Line:
         teacher: That taught.
         parent: That the student was grown from.
         operations: Of the run, by arithmetic, all of the teacher's included.
-        clipped: Share of steps whose gradient was clipped.
+        clipped: Share of steps whose gradient was clipped; None if nobody counted.
         seconds: Of the cell, as it was run.
         cores: It ran on.
         commit: Of this project.
@@ -114,6 +115,7 @@ class Line:
     """
 
     id: str
+    key: str
     part: str
     arm: str
     seed: int
@@ -129,7 +131,7 @@ class Line:
     teacher: Model | None
     parent: Model | None
     operations: int
-    clipped: float
+    clipped: float | None
     seconds: float
     cores: int
     commit: str
@@ -199,8 +201,9 @@ def as_line(content: Mapping[str, Any], told_apart_by: frozenset[str] = frozense
     cell, run, final, cost = (content[key] for key in ("cell", "run", "final", "cost"))
     return Line(
         id=cell["id"],
+        key=key_of(cell),
         part=cell["part"],
-        arm=cell["arm"],
+        arm=arm_of(cell),
         seed=cell["seed"],
         learning_rate=cell["learning_rate"],
         choices=_choices(cell, told_apart_by),
@@ -220,6 +223,38 @@ def as_line(content: Mapping[str, Any], told_apart_by: frozenset[str] = frozense
         commit=content["commit"],
         machine=content["machine"],
     )
+
+
+def key_of(cell: Mapping[str, Any]) -> str:
+    """`Line.key` of a cell, run or not."""
+    kept = {key: value for key, value in cell.items() if value is not None and key not in ("id", "part", "arm")}
+    return json.dumps(kept, sort_keys=True)
+
+
+def arm_of(cell: Mapping[str, Any]) -> str:
+    """`Line.arm` of a cell: its id without the part and the seed; the arm's own name if it has none."""
+    start, end = f"{cell['part']}/", f"/seed-{cell['seed']}"
+    middle = str(cell["id"]).removeprefix(start).removesuffix(end)
+    return middle if f"{start}{middle}{end}" == cell["id"] else str(cell["arm"])
+
+
+def as_planned(lines: Sequence[Line], planned: Iterable[Mapping[str, Any]]) -> list[Line]:
+    """Put every run where the study asks for it: one that several parts have in common is a line of each.
+
+    Args:
+        lines: As they were run.
+        planned: The `cell` of every line that there should be.
+
+    Returns:
+        Those that are planned, under the plan's names, and the others as they are.
+    """
+    runs = {line.key: line for line in lines}
+    placed = []
+    for cell in planned:
+        if (run := runs.get(key_of(cell))) is not None:
+            placed.append(replace(run, id=cell["id"], part=cell["part"], arm=arm_of(cell)))
+    taken = {line.key for line in placed}
+    return sorted([*placed, *(line for line in lines if line.key not in taken)], key=lambda line: line.id)
 
 
 def by_seed(lines: Iterable[Line]) -> dict[int, Line]:
@@ -262,4 +297,6 @@ def _model(content: Mapping[str, Any] | None) -> Model | None:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    """Whole lines: a last one without its end was cut off while it was written."""
+    *whole, _ = path.read_text().split("\n")
+    return [json.loads(line) for line in whole if line.strip()]

@@ -1,6 +1,6 @@
 """Cells that the study consists of, and that nobody has run yet."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from benchmarks.study.lines import Line
@@ -33,19 +33,18 @@ class StudyPart(Protocol):
         """By name."""
 
 
-def missing_cells(part: StudyPart, lines: Sequence[Line], planned: Iterable[Mapping[str, Any]]) -> list[str]:
+def missing_cells(part: StudyPart, lines: Sequence[Line], planned: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name the cells of a part that have no line.
 
     Args:
         part: Of the study.
-        lines: All.
+        lines: All, as planned.
         planned: The `cell` of every line that there should be; without them an arm is expected with every seed.
     """
     own = [line for line in lines if line.part == part.name]
     known = {line.id for line in own}
-    cells = [cell["id"] for cell in planned if cell["part"] == part.name]
-    if cells:
-        return [each for each in cells if each not in known]
+    if planned:
+        return [cell["id"] for cell in planned if cell["part"] == part.name and cell["id"] not in known]
     seeds = {(line.arm, line.seed) for line in own}
     named = [arm for arm in part.arms if not any(each == arm or each.startswith(f"{arm}/") for each, _ in seeds)]
     arms = sorted({arm for arm, _ in seeds}) + sorted(named)

@@ -8,12 +8,14 @@ from typing import Any
 import yaml
 
 from benchmarks.study import words
+from benchmarks.study.contrasts import SAME_COST
 from benchmarks.study.crossing import SHARES
 from benchmarks.study.document import FIGURES, Block, Figure, Heading, Items, Paragraph, Table, as_html, as_markdown
 from benchmarks.study.headline import PART, headlines_of
-from benchmarks.study.lines import TEACHERS, TUNING, Line, StepTime, read_lines, read_times
+from benchmarks.study.lines import TEACHERS, TUNING, Line, StepTime, as_planned, read_lines, read_times
 from benchmarks.study.missing import StudyPart, missing_cells
 from benchmarks.study.sections import answers, learning_rates, places
+from benchmarks.study.statistics import LEVEL
 from benchmarks.study.time_to_target import anchors, headline_blocks
 from benchmarks.study.weakness import standings
 
@@ -36,8 +38,8 @@ def write(
         results: Folder of the lines.
         config: The study's YAML, or its parts.
         out: Folder to write to.
-        planned: The `cell` of every line that there should be, to mark those that are missing. Default: every arm with
-            every seed of its part.
+        planned: The `cell` of every line that there should be: marks those that are missing, and tells which runs parts
+            have in common. Default: every arm is expected with every seed of its part.
         command: That runs the study, as the report names it.
 
     Returns:
@@ -105,6 +107,7 @@ def report(
         planned: See `write`.
         command: Likewise.
     """
+    runs, lines = lines, as_planned(lines, planned)
     placed = standings(lines)
     missing = {part.name: missing_cells(part, lines, planned) for part in parts}
     blocks: list[Block] = [Heading(1, TITLE), *_opening(command), Heading(2, "Rules of fairness"), *_rules(lines)]
@@ -117,7 +120,7 @@ def report(
             blocks += [*_missing_note(missing[part.name]), _made_by([part.name], command)]
     blocks += [Heading(2, "Learning rates"), *learning_rates(lines), _made_by([TUNING], command)]
     blocks += [Heading(2, "How the numbers are made"), Items(_METHODS)]
-    return [*blocks, Heading(2, "What was run"), *_inventory(lines, parts, missing)]
+    return [*blocks, Heading(2, "What was run"), *_inventory(runs, lines, parts, missing)]
 
 
 _METHODS = (
@@ -126,12 +129,13 @@ _METHODS = (
     "that only one of the two has are left out, and named. The interval is Student's t, two-sided, 95 %; ratios are "
     "geometric means, their intervals those of the logarithms.",
     "p values are adjusted by Holm's procedure within a factor of a part. 'helps' and 'hurts' are said where the "
-    "interval leaves 0 out; 'not after Holm' where the adjusted p is not below 0.05.",
-    "Equal cost: a comparison is made only where a stand-alone run was annealed to the arm's operations, off by at most "
-    "2 %; nothing is interpolated between budgets there. Else the ratio of costs at equal steps is told.",
-    f"Time to target: the smallest of {', '.join(f'{share:g}' for share in SHARES)} of the stand-alone budget whose own "
-    "annealed run ends at or below the target, interpolated in log loss towards the next smaller one. If the smallest "
-    "of them qualifies, 'at most' is said. The median over seeds counts a seed that never gets there as infinite.",
+    f"interval leaves 0 out; 'not after Holm' where the adjusted p is not below {LEVEL}.",
+    "Equal cost: a comparison is made only where a stand-alone run was annealed to the arm's operations, off by at "
+    f"most {SAME_COST:.0%}; nothing is interpolated between budgets there. Else the ratio of costs at equal steps is "
+    "told.",
+    f"Time to target: the smallest of {', '.join(f'{share:g}' for share in SHARES)} of the stand-alone budget whose "
+    "own annealed run ends at or below the target, interpolated in log loss towards the next smaller one. If the "
+    "smallest of them qualifies, 'at most' is said. The median over seeds counts a seed that never gets there as infinite.",
 )
 
 
@@ -149,14 +153,16 @@ def _rules(lines: Sequence[Line]) -> list[Block]:
     """The rules, and how far the lines keep them."""
     dropouts = sorted({line.choices.dropout for line in lines})
     with_dropout = [line for line in lines if line.choices.dropout]
-    clipped = max((line.clipped for line in lines), default=0.0)
+    clipped = [line.clipped for line in lines if line.clipped is not None]
     rules = [
         "All arms are trained by `DWTTrainer`, the student alone too (without a teacher).",
         "The learning rate is chosen per family (start, with or without teacher) from the same grid, the student alone "
         "included; see the tuning table.",
-        f"Dropout is 0, but for a sensitivity part. Seen here: {', '.join(f'{each:g}' for each in dropouts) or 'nothing'} "
+        f"Dropout is 0, but for a sensitivity cell. Seen here: {words.rates(dropouts) or 'nothing'} "
         f"({len(with_dropout)} of {len(lines)} runs have some).",
-        f"Gradients are not clipped. The highest share of clipped steps of a run: {words.percent(clipped)}.",
+        f"Gradients are not clipped. The highest share of clipped steps of a run: "
+        f"{words.percent(max(clipped)) if clipped else 'not counted'}; runs with clipping whose share nobody counted: "
+        f"{len(lines) - len(clipped)}.",
         "The schedules of weight and learning rate both end at the arm's own budget.",
         "Within a pair data order, masks and initialisation seed are the same.",
         "Seeds that tuned or screened are not those that confirm." + _shared_seeds(lines),
@@ -212,18 +218,19 @@ def _inventory(lines: Sequence[Line], parts: Sequence[StudyPart], missing: Mappi
     rows = []
     for part in parts:
         own = [line for line in lines if line.part == part.name]
-        hours = sum(line.seconds * line.cores for line in own) / 3600
-        rows.append([part.name, str(len(own)), str(len(missing[part.name])), f"{hours:.2f}", _seeds_of(own)])
-    total = sum(line.seconds * line.cores for line in lines) / 3600
-    commits = sorted({line.commit for line in lines})
-    machines = sorted({line.machine for line in lines})
+        new = [line for line in runs if line.part == part.name]
+        row = [part.name, str(len(own)), str(len(own) - len(new)), str(len(missing[part.name]))]
+        rows.append([*row, f"{_hours(new):.2f}", words.seeds({line.seed for line in own}) or "none"])
+    commits = sorted({line.commit for line in runs})
+    machines = sorted({line.machine for line in runs})
     return [
-        Table("Cells", ("part", "run", "missing", "core-hours", "seeds"), rows),
-        Paragraph(f"Together {len(lines)} cells, {total:.2f} core-hours."),
+        Table("Cells", ("part", "runs", "shared with others", "missing", "core-hours of its own", "seeds"), rows),
+        Paragraph(f"Together {len(runs)} runs, those of the teachers included: {_hours(runs):.2f} core-hours."),
         Paragraph(f"Commits: {', '.join(f'`{each}`' for each in commits) or 'none'}."),
         Paragraph(f"Machines: {'; '.join(machines) or 'none'}."),
     ]
 
 
-def _seeds_of(lines: Sequence[Line]) -> str:
-    return words.seeds({line.seed for line in lines}) or "none"
+def _hours(lines: Sequence[Line]) -> float:
+    """Core-hours."""
+    return sum(line.seconds * line.cores for line in lines) / 3600
