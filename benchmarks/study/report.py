@@ -135,7 +135,8 @@ _METHODS = (
     "told.",
     f"Time to target: the smallest of {', '.join(f'{share:g}' for share in SHARES)} of the stand-alone budget whose "
     "own annealed run ends at or below the target, interpolated in log loss towards the next smaller one. If the "
-    "smallest of them qualifies, 'at most' is said. The median over seeds counts a seed that never gets there as infinite.",
+    "smallest of them qualifies, 'at most' is said. The median over seeds counts a seed that never gets there as "
+    "infinite.",
 )
 
 
@@ -214,12 +215,15 @@ def _made_by(parts: Sequence[str], command: str) -> Paragraph:
     return Paragraph(f"Command: `{command} --only {' '.join(parts)}`, then `{command} --report`.")
 
 
-def _inventory(lines: Sequence[Line], parts: Sequence[StudyPart], missing: Mapping[str, Sequence[str]]) -> list[Block]:
+def _inventory(
+    runs: Sequence[Line], lines: Sequence[Line], parts: Sequence[StudyPart], missing: Mapping[str, Sequence[str]]
+) -> list[Block]:
     rows = []
     for part in parts:
         own = [line for line in lines if line.part == part.name]
         new = [line for line in runs if line.part == part.name]
-        row = [part.name, str(len(own)), str(len(own) - len(new)), str(len(missing[part.name]))]
+        num_shared = len({line.id for line in own} - {line.id for line in new})
+        row = [part.name, str(len(own)), str(num_shared), str(len(missing[part.name]))]
         rows.append([*row, f"{_hours(new):.2f}", words.seeds({line.seed for line in own}) or "none"])
     commits = sorted({line.commit for line in runs})
     machines = sorted({line.machine for line in runs})
