@@ -185,12 +185,12 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 def _plain_ticks(axes: Any) -> None:
     """Losses as 0.45, not as powers of ten."""
-    from matplotlib.ticker import LogLocator, ScalarFormatter
+    from matplotlib.ticker import AutoLocator, LogLocator, NullLocator, ScalarFormatter
 
     low, high = axes.get_ylim()
-    steps = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if high / low > 2 else tuple(1 + each / 20 for each in range(180))
-    axes.yaxis.set_major_locator(LogLocator(subs=steps))
-    axes.yaxis.set_minor_locator(LogLocator(subs=()))
+    is_wide = high / low > 3
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)) if is_wide else AutoLocator())
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(ScalarFormatter())
 
 

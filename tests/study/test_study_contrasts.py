@@ -21,9 +21,9 @@ def contrast(contents, factor, name=None):
 
 def test_an_arm_is_compared_with_the_student_alone_of_the_same_everything():
     contents = [*arm("alone", LOSSES), *arm("taught", moved(-0.05), teacher="small")]
-    decoys = [arm("long", moved(9), steps=200), arm("wide", moved(9), size="4x256"), arm("drop", moved(9), dropout=0.1)]
-    decoys.append(arm("rates", moved(9), part="tuning"))
-    found = contrast([*contents, *sum(decoys, [])], ALONE, "taught")
+    for decoy in ({"steps": 200}, {"size": "4x256"}, {"dropout": 0.1}, {"part": "tuning"}, {"inputs": "speeches"}):
+        contents += arm(f"decoy {decoy}", moved(9), **decoy)
+    found = contrast(contents, ALONE, "taught")
     assert found.paired.difference.mean == pytest.approx(-0.05)
     assert found.against == "alone"
     assert found.flags == ()
