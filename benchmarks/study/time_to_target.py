@@ -17,7 +17,7 @@ def headline_blocks(headline: Headline, lines: Sequence[Line]) -> list[Block]:
     """One part's headline: target, table of recipes, every run behind it, and a figure."""
     first = next(iter(headline.alone.values()))
     where = f"{first.choices.inputs} {first.choices.size}"
-    name = f"headline-{headline.part}-{first.choices.inputs}-{first.choices.size}"
+    name = f"{headline.part}-{first.choices.inputs}-{first.choices.size}"
     shown = headline.recipes[:MOST_RECIPES]
     losses = "; ".join(f"{recipe.name} {_mean_told(recipe.mean)}" for recipe in shown)
     alt = f"Final loss over the share of the budget, target {words.loss(headline.target)}. Share needed: {losses}."
