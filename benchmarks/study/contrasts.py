@@ -111,6 +111,8 @@ def contrasts_of(part: str, lines: Sequence[Line]) -> list[Contrast]:
     for factor, base in _BASES.items():
         if factor == ALONE or _is_varied(factor, arms):
             family = [_contrast(arm, base(arm.choices), factor, lines) for arm in arms if _is_new(arm, factor, base)]
+            # Of the other factors many crossings are never asked for.
+            family = [each for each in family if each.paired is not None or factor == ALONE]
             adjusted = holm([each.paired.p if each.paired else None for each in family])
             found += [replace(each, adjusted=p) for each, p in zip(family, adjusted, strict=True)]
     return found
@@ -200,7 +202,11 @@ def _is_new(arm: Arm, factor: str, base: Callable[[Choices], Choices]) -> bool:
 
 def _contrast(arm: Arm, wanted: Choices, factor: str, lines: Sequence[Line]) -> Contrast:
     part = next(iter(arm.lines.values())).part
-    reference = reference_lines(wanted, part, lines)
+    reference = {
+        seed: line
+        for seed, line in reference_lines(wanted, part, lines).items()
+        if line.part == part or seed in arm.lines
+    }
     if not reference:
         return Contrast(arm.name, "not run", factor, None, flags=("the reference was not run",))
     alike = {seed: line for seed, line in reference.items() if _compares(arm.lines.get(seed), line)}
@@ -242,7 +248,8 @@ def _unpaired(found: Paired | None) -> list[str]:
 
 
 def _seeds(seeds: Iterable[int]) -> str:
-    return "seed " + ", ".join(map(str, sorted(seeds)))
+    found = sorted(seeds)
+    return f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
 
 
 def _told_apart(name: str, choices: Choices, groups: Iterable[tuple[str, Choices]]) -> str:

@@ -155,10 +155,12 @@ def headlines_of(part: str, lines: Sequence[Line], times: Sequence[StepTime] = (
         if key not in whole:
             continue
         wanted = replace(key, steps=whole[key])
+        runs = [line for line in own if replace(line.choices.baseline(), steps=0) == key]
+        seeds = {line.seed for line in runs}
         fitting = [line for line in lines if line.choices == wanted and line.part not in (TUNING, TEACHERS)]
         alone = by_seed(sorted(fitting, key=lambda line: (line.part != part, line.id)))
-        runs = [line for line in own if replace(line.choices.baseline(), steps=0) == key]
-        found.append(_headline(part, alone, runs, Clock(times, lines)))
+        if alone := {seed: line for seed, line in alone.items() if seed in seeds}:
+            found.append(_headline(part, alone, runs, Clock(times, lines)))
     return found
 
 

@@ -15,6 +15,10 @@ from benchmarks.study.weakness import FIRST_PART, Standing
 
 MOST_RECIPES = 8
 _WIDTH = 6.0
+# Of the height of a figure's axes.
+_LABEL_HEIGHT = 0.052
+# The first steps' losses would leave little room for the rest.
+_FIRST_SHOWN = 0.05
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 # Okabe and Ito's colours, dark to light: they also differ in grey.
@@ -48,6 +52,8 @@ def draw_curves(alone: Sequence[Line], taught: Mapping[str, Sequence[Line]], sta
             axes.plot(*_columns(curve), color=colour, linestyle=line, marker=marker, markersize=4, linewidth=1.5)
             labels.append((f"with {name}", curve[-1][1], colour))
     axes.set_yscale("log")
+    later = [loss for step, loss in steps if step >= _FIRST_SHOWN * budget]
+    axes.set_ylim(top=1.1 * max(later + [value for _, value, _ in labels]))
     axes.set_xlim(0, budget)
     _plain_ticks(axes)
     axes.set_xlabel("optimiser steps")
@@ -74,8 +80,7 @@ def draw_quality(points: Sequence[tuple[str, float, Contrast]], label: str) -> A
         )
     axes.margins(x=0.15)
     axes.set_xlabel(label)
-    axes.set_ylabel("loss with the teacher\nless loss alone (nats)")
-    axes.annotate("above 0: the teacher hurts", (0.01, 0.97), xycoords="axes fraction", va="top", fontsize=8)
+    axes.set_ylabel("loss with the teacher less loss\nalone (nats; above 0 it hurts)")
     return figure
 
 
@@ -89,6 +94,7 @@ def draw_contrasts(contrasts: Sequence[Contrast]) -> Any:
         axes.annotate(
             f"{contrast.arm}, against {contrast.against}", (0.01, -row + 0.26),
             xycoords=("axes fraction", "data"), va="bottom", fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
     axes.set_ylim(-len(known) + 0.4, 0.9)
     axes.set_yticks([])
@@ -199,11 +205,26 @@ def _label_at_right(axes: Any, labels: Sequence[tuple[str, float, str]]) -> None
     low, high = axes.get_ylim()
     to_share = axes.transScale.transform
     bottom, top = to_share((0, low))[1], to_share((0, high))[1]
-    gap, lowest = 0.052, -1.0
-    for name, value, colour in sorted(labels, key=lambda each: each[1]):
-        own = (to_share((0, value))[1] - bottom) / (top - bottom)
-        lowest = max(own, lowest + gap)
+    ordered = sorted(labels, key=lambda each: each[1])
+    own = [(to_share((0, value))[1] - bottom) / (top - bottom) for _, value, _ in ordered]
+    for (name, _, colour), end, place in zip(ordered, own, _apart(own, _LABEL_HEIGHT), strict=True):
         axes.annotate(
-            name, (1.0, own), xytext=(1.05, lowest), xycoords="axes fraction", textcoords="axes fraction",
-            color=colour, fontsize=8, va="center", arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5},
+            name, (1.0, end), xytext=(1.06, place), xycoords="axes fraction", textcoords="axes fraction",
+            color=colour, fontsize=8, va="center",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
+
+
+def _apart(places: Sequence[float], gap: float) -> list[float]:
+    """Rising places, moved as little as it takes to be a gap apart: too close ones spread around their middle."""
+    groups: list[list[float]] = []
+    for place in places:
+        groups.append([place])
+        while len(groups) > 1 and _lowest(groups[-1], gap) < _lowest(groups[-2], gap) + len(groups[-2]) * gap:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_lowest(group, gap) + index * gap for group in groups for index in range(len(group))]
+
+
+def _lowest(group: Sequence[float], gap: float) -> float:
+    """Where the lowest label of a group stands that is centred on the middle of its own places."""
+    return fmean(group) - gap * (len(group) - 1) / 2

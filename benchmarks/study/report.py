@@ -111,7 +111,7 @@ def report(
     placed = standings(lines)
     missing = {part.name: missing_cells(part, lines, planned) for part in parts}
     blocks: list[Block] = [Heading(1, TITLE), *_opening(command), Heading(2, "Rules of fairness"), *_rules(lines)]
-    blocks += [Heading(2, "Headline: time to target"), *_headline(lines, times, parts, command)]
+    blocks += [Heading(2, "Headline: time to target"), *_headline(lines, times, parts, missing, command)]
     blocks += [Heading(2, "Where the teachers stand"), *places(placed, lines), _made_by([TEACHERS], command)]
     for question, group in _by_question(parts).items():
         blocks.append(Heading(2, question))
@@ -172,33 +172,40 @@ def _rules(lines: Sequence[Line]) -> list[Block]:
 
 
 def _shared_seeds(lines: Sequence[Line]) -> str:
-    """Say whether the tuning seeds were used elsewhere."""
+    """Say whether seeds that tuned were used elsewhere, or those of the screening for the headline."""
     tuning = {line.seed for line in lines if line.part == TUNING}
-    others = {line.seed for line in lines if line.part not in (TUNING, TEACHERS)}
-    shared = tuning & others
-    told = (
-        f"broken by seed {words.seeds(shared)}, which tuned too" if shared else "no seed that tuned is used elsewhere"
-    )
-    return f" Here {told}."
+    rest = [line for line in lines if line.part not in (TUNING, TEACHERS)]
+    confirming = {line.seed for line in rest if line.part.startswith(PART)}
+    screening = {line.seed for line in rest if not line.part.startswith(PART)}
+    broken = ((tuning & (confirming | screening), "tuned"), (confirming & screening, "screened"))
+    told = [f"broken by seed {words.seeds(shared)}, which {what} too" for shared, what in broken if shared]
+    return f" Here {' and '.join(told) or 'no seed that tuned or screened confirms the headline'}."
 
 
 def _headline(
-    lines: Sequence[Line], times: Sequence[StepTime], parts: Sequence[StudyPart], command: str
+    lines: Sequence[Line],
+    times: Sequence[StepTime],
+    parts: Sequence[StudyPart],
+    missing: Mapping[str, Sequence[str]],
+    command: str,
 ) -> list[Block]:
     blocks: list[Block] = []
     for part in (each.name for each in parts if each.name.startswith(PART)):
-        for headline in headlines_of(part, lines, times):
-            blocks += [Heading(3, f"Part {part}"), *headline_blocks(headline, lines), _made_by([part], command)]
-    if not blocks:
-        blocks.append(Paragraph("No stand-alone run over the whole budget was made yet: there is no target."))
+        found = headlines_of(part, lines, times)
+        blocks.append(Heading(3, f"Part {part}"))
+        if not found:
+            blocks.append(Paragraph("No stand-alone run over the whole budget was made yet: there is no target."))
+        for headline in found:
+            blocks += headline_blocks(headline, lines)
+        blocks += [*_missing_note(missing[part]), _made_by([part], command)]
     return [*blocks, anchors()]
 
 
 def _by_question(parts: Sequence[StudyPart]) -> dict[str, list[StudyPart]]:
-    """Parts under their questions, those of teachers and tuning left to their own sections."""
+    """Parts under their questions; teachers, tuning and headline have sections of their own."""
     groups: dict[str, list[StudyPart]] = {}
     for part in parts:
-        if part.name not in (TEACHERS, TUNING):
+        if part.name not in (TEACHERS, TUNING) and not part.name.startswith(PART):
             groups.setdefault(part.question or part.name, []).append(part)
     return groups
 
@@ -219,11 +226,12 @@ def _inventory(
     runs: Sequence[Line], lines: Sequence[Line], parts: Sequence[StudyPart], missing: Mapping[str, Sequence[str]]
 ) -> list[Block]:
     rows = []
-    for part in parts:
-        own = [line for line in lines if line.part == part.name]
-        new = [line for line in runs if line.part == part.name]
+    names = [part.name for part in parts]
+    for name in [*names, *sorted({line.part for line in lines} - set(names))]:
+        own = [line for line in lines if line.part == name]
+        new = [line for line in runs if line.part == name]
         num_shared = len({line.id for line in own} - {line.id for line in new})
-        row = [part.name, str(len(own)), str(num_shared), str(len(missing[part.name]))]
+        row = [name, str(len(own)), str(num_shared), str(len(missing.get(name, ())))]
         rows.append([*row, f"{_hours(new):.2f}", words.seeds({line.seed for line in own}) or "none"])
     commits = sorted({line.commit for line in runs})
     machines = sorted({line.machine for line in runs})

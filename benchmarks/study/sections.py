@@ -1,6 +1,7 @@
 """The report's sections on the questions, the teachers and the learning rates."""
 
 from collections.abc import Sequence
+from math import inf
 from statistics import fmean
 
 from benchmarks.study import words
@@ -20,7 +21,7 @@ from benchmarks.study.lines import TEACHERS, TUNING, Line
 from benchmarks.study.plots import as_svg, draw_contrasts, draw_curves, draw_quality
 from benchmarks.study.statistics import verdict
 from benchmarks.study.tuning import families_of
-from benchmarks.study.weakness import FIRST_PART, MARGIN, Standing
+from benchmarks.study.weakness import MARGIN, Standing
 from hf_dwt.finetuning.statistics import summarise
 
 
@@ -84,7 +85,7 @@ def places(standings: Sequence[Standing], lines: Sequence[Line]) -> list[Block]:
     if not standings:
         return [Paragraph("No taught run has a stand-alone run of the same data, size, budget and seed yet.")]
     rule = (
-        f"A teacher is weak only if the student alone overtakes it in the first {FIRST_PART:.0%} of its budget and "
+        f"A teacher is weak only if the student alone overtakes it in the first half of its budget and "
         f"ends at least {MARGIN} nats better, beside every seed's run. It is overtaken at the first evaluation whose "
         "loss is at or below the teacher's on the same examples. Quality q is the share of the way from the unigram "
         "model (0) to the student alone (1) that the teacher has come, as `hf-dwt assess` tells it."
@@ -112,21 +113,22 @@ def learning_rates(lines: Sequence[Line]) -> list[Block]:
 
 
 _PLACE_COLUMNS = (
-    *("teacher", "student", "teacher's loss", "overtaken at step", "share of the budget"),
+    *("teacher", "student", "teacher's loss", "overtaken at step", "share of the budget", "n"),
     *("behind the student's end (nats)", "q", "by the rule"),
 )
 
 
 def _place_row(standing: Standing) -> list[str]:
     base = standing.baseline
-    steps = [f"{each.step:,}" if each.step is not None else "never" for each in standing.places]
-    shares = [f"{each.share:.2f}" if each.share is not None else "never" for each in standing.places]
+    steps = [inf if each.step is None else each.step for each in standing.places]
+    shares = [inf if each.share is None else each.share for each in standing.places]
     return [
         standing.teacher.name,
         f"{base.inputs} {base.size}, {base.steps:,} steps" + (f", dropout {base.dropout:g}" if base.dropout else ""),
         words.loss(standing.teacher.loss),
-        " / ".join(steps),
-        " / ".join(shares),
+        words.median_of(steps, ",.0f"),
+        words.median_of(shares, ".2f"),
+        str(len(standing.places)),
         f"{standing.behind:+.4f}",
         "no unigram loss" if standing.quality is None else f"{standing.quality:.3f}",
         standing.verdict,
@@ -179,6 +181,11 @@ def _arm_row(arm: Arm, lines: Sequence[Line]) -> list[str]:
     return [arm.name, *figures, words.rates(arm.rates), cost, _equal_cost(arm, lines), clipped]
 
 
+def arms_table(part: str, lines: Sequence[Line]) -> Table:
+    """The arms of a part."""
+    return _arms_table(arms_of(line for line in lines if line.part == part), lines)
+
+
 def _equal_cost(arm: Arm, lines: Sequence[Line]) -> str:
     if arm.choices.is_baseline:
         return "is the stand-alone run"
@@ -186,9 +193,10 @@ def _equal_cost(arm: Arm, lines: Sequence[Line]) -> str:
     if found is None:
         return "no stand-alone run was annealed to this cost"
     compared, steps = found
-    return (
-        words.NOT_RUN if compared is None else f"{words.difference(compared.difference)} against {steps:,} steps alone"
-    )
+    if compared is None:
+        return f"{words.NOT_RUN} with the same seeds"
+    told = f"{words.difference(compared.difference)} against {steps:,} steps alone"
+    return f"{verdict(compared.difference)}: {told}"
 
 
 def _contrasts_table(contrasts: Sequence[Contrast]) -> Table:

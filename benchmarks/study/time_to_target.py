@@ -10,6 +10,7 @@ from benchmarks.study.document import Block, Figure, Items, Paragraph, Table
 from benchmarks.study.headline import AIM, ANCHORS, Headline, Recipe
 from benchmarks.study.lines import Line
 from benchmarks.study.plots import MOST_RECIPES, as_svg, draw_headline
+from benchmarks.study.sections import arms_table
 from benchmarks.study.tuning import families_of
 
 
@@ -31,6 +32,7 @@ def headline_blocks(headline: Headline, lines: Sequence[Line]) -> list[Block]:
         Table(
             "Runs behind it: mean final loss at each share (n)", _run_columns(), [_runs(r) for r in headline.recipes]
         ),
+        arms_table(headline.part, lines),
         Items(_notes(headline)),
         Figure(name, caption, alt, as_svg(draw_headline(headline), name, alt)),
     ]
@@ -51,7 +53,16 @@ def best_sentence(headline: Headline, where: str) -> str:
         f"**{where}: the cheapest recipe, `{best.name}`, reaches the target at {words.times(best.costs.operations)} of "
         f"the stand-alone student's operations with the teacher already there ({told})**: {aim} the aim of {AIM:.2f}. "
         f"{best.num_reached} of {len(best.crossings)} seeds reach their own target."
-    )
+    ) + _best_with_training(reached)
+
+
+def _best_with_training(recipes: Sequence[Recipe]) -> str:
+    """The cheapest recipe if training the teacher counts."""
+    known = [(each.costs.with_training, each.name) for each in recipes if each.costs and each.costs.with_training]
+    if not known:
+        return ""
+    cost, name = min(known)
+    return f" With the teacher's training included the cheapest is `{name}`, at {words.times(cost)}."
 
 
 def anchors() -> Table:
@@ -141,6 +152,8 @@ def _notes(headline: Headline) -> list[str]:
     """What must be known beside the numbers: missing runs, seeds without a target, budgets off the grid."""
     notes = ["No crossing in mid-run counts: a budget is reached by the end of a run annealed to it."]
     for recipe in headline.recipes:
+        if recipe.choices.is_baseline:
+            continue
         if missing := recipe.missing(headline.alone):
             told = ", ".join(f"{share:g} of seed {seed}" for share, seed in missing)
             notes.append(f"`{recipe.name}`: not run: {told}.")

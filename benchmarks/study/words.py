@@ -1,7 +1,8 @@
 """Numbers of the report as text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import exp, inf
+from statistics import median
 
 from benchmarks.study.statistics import LEVEL, Paired, verdict
 from hf_dwt.finetuning.statistics import Summary
@@ -56,6 +57,14 @@ def times(value: float | None) -> str:
     if value is None:
         return "not measured"
     return "not reached" if value == inf else f"{value:.3f}"
+
+
+def median_of(values: Sequence[float], form: str) -> str:
+    """A median over seeds and, where they differ, the range; inf is what never came."""
+    low, middle, high = (
+        "never" if value == inf else format(value, form) for value in (min(values), median(values), max(values))
+    )
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def rates(values: Iterable[float]) -> str:

@@ -62,7 +62,7 @@ def test_unpaired_seeds_are_left_out_and_said():
     contents = [*arm("alone", LOSSES), *arm("taught", {1: 0.4, 2: 0.42, 9: 99.0}, teacher="small")]
     found = contrast(contents, ALONE)
     assert found.paired.difference.mean == pytest.approx(-0.1)
-    assert "left out, since only one of the two was run: seed 3, 9" in found.flags
+    assert "left out, since only one of the two was run: seeds 3, 9" in found.flags
 
 
 def test_a_missing_reference_is_said_and_nothing_is_compared():

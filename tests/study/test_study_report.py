@@ -204,7 +204,7 @@ def test_the_headline_names_target_recipe_and_cost(report):
 
 
 def test_rules_say_how_far_the_lines_keep_them(tmp_path, config, report):
-    assert "no seed that tuned is used elsewhere" in report[0]
+    assert "broken by seed 1, 2, 3, which screened too" in report[0]
     assert "highest share of clipped steps of a run: 0.00 %" in report[0]
     contents = [*study(), content("alone", 101, 0.5), content("clipped", 1, 0.5, steps=7, clipped=0.25)]
     markdown, _ = write(written(tmp_path / "broken", contents), config, tmp_path / "out4")
