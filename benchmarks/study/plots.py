@@ -207,7 +207,7 @@ def _label_at_right(axes: Any, labels: Sequence[tuple[str, float, str]]) -> None
     bottom, top = to_share((0, low))[1], to_share((0, high))[1]
     ordered = sorted(labels, key=lambda each: each[1])
     own = [(to_share((0, value))[1] - bottom) / (top - bottom) for _, value, _ in ordered]
-    for (name, _, colour), end, place in zip(ordered, own, _apart(own, _LABEL_HEIGHT), strict=True):
+    for (name, _, colour), end, place in zip(ordered, own, apart(own, _LABEL_HEIGHT), strict=True):
         axes.annotate(
             name, (1.0, end), xytext=(1.06, place), xycoords="axes fraction", textcoords="axes fraction",
             color=colour, fontsize=8, va="center",
@@ -215,8 +215,13 @@ def _label_at_right(axes: Any, labels: Sequence[tuple[str, float, str]]) -> None
         )  # fmt: skip
 
 
-def _apart(places: Sequence[float], gap: float) -> list[float]:
-    """Rising places, moved as little as it takes to be a gap apart: too close ones spread around their middle."""
+def apart(places: Sequence[float], gap: float) -> list[float]:
+    """Move rising places until they are a gap apart: too close ones spread around their middle.
+
+    Args:
+        places: In rising order.
+        gap: To be kept.
+    """
     groups: list[list[float]] = []
     for place in places:
         groups.append([place])

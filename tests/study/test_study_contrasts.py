@@ -40,6 +40,17 @@ def test_the_reference_may_have_been_run_for_another_part():
     assert contrast(contents, ALONE).against == "base/alone"
 
 
+def test_seeds_that_only_another_part_has_are_no_gap():
+    contents = [*arm("alone", {**LOSSES, 11: 0.5, 12: 0.5}, part="base"), *arm("taught", moved(-0.05), teacher="small")]
+    assert contrast(contents, ALONE).flags == ()
+
+
+def test_crossings_that_nobody_asked_for_are_no_comparisons():
+    linear = arm("linear", LOSSES, teacher="small", weighting="linear")
+    contents = [*linear, *arm("four", LOSSES, teacher="small", soft_loss_weight=4.0)]
+    assert [each.factor for each in contrasts_of("quality", lines(contents))] == [ALONE, ALONE]
+
+
 def test_weights_and_temperatures_are_compared_with_constant_one_and_temperature_one():
     contents = [*arm("alone", LOSSES), *arm("constant", moved(0.1), teacher="small")]
     contents += arm("linear", moved(0.07), teacher="small", weighting="linear", soft_loss_weight=4.0)

@@ -207,3 +207,18 @@ def test_runs_of_one_recipe_at_two_rates_are_two_recipes():
     found = [each for each in headline([alone(), *slow, *fast]).recipes if each.choices.teacher]
     assert sorted(each.mean.share for each in found) == [0.2, 0.3]
     assert replace(found[0].choices, steps=0) == replace(found[1].choices, steps=0)
+
+
+def test_the_cheapest_recipe_may_be_another_one_if_its_teachers_training_counts():
+    dear_teacher = runs({0.2: 0.4}, training_operations=15_000)
+    cheap_teacher = runs({0.3: 0.4}, teacher="tiny", training_operations=300)
+    for each in cheap_teacher:
+        each["cell"] |= {"arm": "cheap-teacher", "id": "headline/cheap-teacher/seed-1"}
+    told = best_sentence(headline([alone(), *dear_teacher, *cheap_teacher]), "molecules 4x128")
+    assert "the cheapest recipe, `taught/share-0.2`" in told
+    assert "the teacher's training included the cheapest is `cheap-teacher`, at 0.350" in told
+
+
+def test_the_target_is_of_the_seeds_of_the_part():
+    contents = [alone(11, 0.5), *runs({0.2: 0.4}, 11), content("alone", 1, 0.1, part="screening")]
+    assert headline(contents).target == 0.5
