@@ -1,5 +1,6 @@
 """The study's figures and numbers in words."""
 
+from itertools import pairwise
 from math import inf
 
 import pytest
@@ -14,7 +15,7 @@ def test_labels_are_moved_apart_around_their_middle_and_others_stay():
 
 def test_labels_that_are_pushed_into_others_push_them_too():
     moved = apart([0.3, 0.31, 0.4], 0.1)
-    assert [b - a for a, b in zip(moved, moved[1:], strict=False)] == pytest.approx([0.1, 0.1])
+    assert [b - a for a, b in pairwise(moved)] == pytest.approx([0.1, 0.1])
 
 
 def test_a_median_tells_its_range_where_there_is_one():
