@@ -73,11 +73,17 @@ def interaction_sentence(interaction: Interaction) -> str:
 
 def conditional_on(part: str, lines: Sequence[Line]) -> str:
     """Which trained teachers a part rests on: a result of one teacher's seed holds for that one."""
-    models = {
-        model.name: model for line in lines if line.part == part for model in (line.teacher, line.parent) if model
-    }
-    told = [f"{name} ({'published' if each.seed is None else f'seed {each.seed}'})" for name, each in models.items()]
-    return f"Conditional on these trained models, one of each name: {', '.join(sorted(told))}."
+    models = [model for line in lines if line.part == part for model in (line.teacher, line.parent) if model]
+    seeds = {model.name: model.seed for line in lines if (model := line.teacher) is not None}
+    told = {model.name: _origin(seeds.get(model.name), model.training_operations) for model in models}
+    named = [f"{name} ({origin})" for name, origin in sorted(told.items())]
+    return f"Conditional on these models, one of each name: {', '.join(named)}."
+
+
+def _origin(seed: int | None, training_operations: int | None) -> str:
+    if training_operations is None:
+        return "published"
+    return "trained by the study" if seed is None else f"trained by the study, seed {seed}"
 
 
 def places(standings: Sequence[Standing], lines: Sequence[Line]) -> list[Block]:

@@ -8,10 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from study_lines import arm, content, written
+from study_lines import arm, content, lines, written
 
 from benchmarks.study.lines import read_lines
 from benchmarks.study.report import write
+from benchmarks.study.sections import conditional_on
 
 SEEDS = {1: 0.50, 2: 0.52, 3: 0.54}
 PARTS = [
@@ -171,6 +172,16 @@ def test_other_lines_make_another_report(tmp_path, config, report):
             each["final"]["loss"] += 0.2
     markdown, _ = write(written(tmp_path / "other", contents), config, tmp_path / "out3")
     assert re.search(r"`weak` against `alone`.*\*\*hurts\*\*, \+0\.1500", section(markdown.read_text(), "Part quality"))
+
+
+def test_the_models_that_a_part_rests_on_are_named(report):
+    for part in ("quality", "growth"):
+        assert "weak (trained by the study, seed 0)" in section(report[0], f"Part {part}")
+    published = [*arm("alone", SEEDS), *arm("taught", moved(0.1), teacher="albert", training_operations=None)]
+    assert (
+        conditional_on("quality", lines(published))
+        == "Conditional on these models, one of each name: albert (published)."
+    )
 
 
 def test_missing_cells_are_marked(report):
