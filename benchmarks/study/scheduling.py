@@ -66,8 +66,8 @@ class Plan:
         if self.study.teachers[name].published is not None:
             return True
         path = self.folder / TEACHERS / name / FACTS
-        wanted = recipe_of(self.study, teacher_cell(self.study, name))
-        return path.is_file() and same_recipe(json.loads(path.read_text())["recipe"], wanted)
+        trained_by = json.loads(path.read_text()).get("recipe") if path.is_file() else None
+        return trained_by is not None and same_recipe(trained_by, recipe_of(self.study, teacher_cell(self.study, name)))
 
     def job(self, cell: Cell, core: int | None) -> Job:
         """What a process is given for a cell."""
