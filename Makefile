@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALL := $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: bench demo test lint types check wheel clean
+.PHONY: bench demo docs test lint types check wheel clean
 
 demo: $(VENV)/installed-demo
 	$(VENV)/bin/hf-dwt demo $(ARGS)
@@ -12,6 +12,9 @@ demo: $(VENV)/installed-demo
 bench: $(VENV)/installed-bench
 	for each in step data start teacher_costs; do $(RUN) benchmarks.$$each --rounds 2 $(ARGS) || exit; done
 	$(RUN) benchmarks.growth --rounds 1
+
+docs: $(VENV)/installed-dev
+	$(RUN) mkdocs build --strict $(ARGS)
 
 test: $(VENV)/installed-dev
 	$(RUN) pytest -n 2 --dist worksteal $(ARGS)
@@ -46,4 +49,4 @@ $(VENV)/installed-bench: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -34,7 +34,7 @@ from benchmarks.measuring import run_sections
 from hf_dwt import DWTTrainer, DWTTrainingArguments, Teacher, TeacherCache, cache_teacher
 from hf_dwt.cache.reading import take_excerpt
 from hf_dwt.cached_teaching import losses_against
-from hf_dwt.checkpoints import has_checkpoints
+from hf_dwt.checkpoints import has_whole_checkpoint
 from hf_dwt.cli.demo_inputs import prepare_speeches
 from hf_dwt.data import CausalCollator, MaskingCollator, to_blocks
 from hf_dwt.language_models import Kind
@@ -143,7 +143,7 @@ class Trial:
                 processing_class=self.tokenizer,
                 **settings,
             )
-            trainer.train(resume_from_checkpoint=has_checkpoints(folder))
+            trainer.train(resume_from_checkpoint=has_whole_checkpoint(folder))
         return folder
 
     def teacher(self) -> Teacher:
@@ -310,7 +310,7 @@ def trained_loss(trial: Trial, name: str, kept: tuple[int, int] | None, again: i
         processing_class=trial.tokenizer,
         teacher=heard,
     )
-    trainer.train(resume_from_checkpoint=has_checkpoints(args.output_dir))
+    trainer.train(resume_from_checkpoint=has_whole_checkpoint(args.output_dir))
     last = [logs for logs in trainer.state.log_history if "hard_loss" in logs or "loss" in logs][-1]
     names = ("hard_loss", "soft_loss", "loss")
     logged = {f"last {each}": last[each] for each in names if each in last}

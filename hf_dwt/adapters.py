@@ -1,6 +1,6 @@
 """Adapters of peft on a model: put on, taken off for a while, counted and described. peft is imported where needed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from enum import Enum
@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import is_peft_available, logging
+
+from hf_dwt.unsharded import num_entries
 
 logger = logging.get_logger(__name__)
 
@@ -122,7 +124,7 @@ def num_adapter_parameters(model: nn.Module) -> int:
     Args:
         model: Wrapped by peft.
     """
-    return _num_elements(model.named_parameters()) - num_base_parameters(model)
+    return num_entries(model.parameters()) - num_base_parameters(model)
 
 
 def num_base_parameters(model: nn.Module) -> int:
@@ -131,7 +133,7 @@ def num_base_parameters(model: nn.Module) -> int:
     Args:
         model: Wrapped by peft.
     """
-    return _num_elements(base_parameters(model))
+    return num_entries(parameter for _, parameter in base_parameters(model))
 
 
 def describe(model: Any) -> dict[str, Any] | None:
@@ -184,11 +186,6 @@ def _adapter_names(model: nn.Module) -> set[str]:
     # Prompts are no layers of the base, but beside it.
     names |= {name for name, _ in model.named_parameters() if name.startswith("prompt_encoder.")}
     return names
-
-
-def _num_elements(named: Iterable[tuple[str, nn.Parameter]]) -> int:
-    # DeepSpeed leaves empty parameters where it has sharded them.
-    return sum(vars(each).get("ds_numel", each.numel()) for _, each in named)
 
 
 def _name_of(model: nn.Module) -> str:

@@ -33,7 +33,7 @@ def last_whole_checkpoint(output_dir: str | Path) -> str:
     Raises:
         ValueError: If there is none.
     """
-    found = sort_checkpoints(str(output_dir)) if Path(output_dir).is_dir() else []
+    found = _checkpoints(output_dir)
     whole = [checkpoint for checkpoint in found if is_whole(checkpoint)]
     if not whole:
         half_written = f" ({len(found)} were half-written and are ignored)" if found else ""
@@ -56,9 +56,14 @@ def checkpoint_to_resume(requested: str | bool | None, output_dir: str | Path) -
     return checkpoint
 
 
-def has_checkpoints(output_dir: str | Path) -> bool:
-    """Tell whether a run has left checkpoints here, whole or not."""
-    return Path(output_dir).is_dir() and bool(sort_checkpoints(str(output_dir)))
+def has_whole_checkpoint(output_dir: str | Path) -> bool:
+    """Tell whether a run has left something to resume from here."""
+    return any(map(is_whole, _checkpoints(output_dir)))
+
+
+def _checkpoints(output_dir: str | Path) -> list[str]:
+    """Folders of a run's checkpoints, whole or not, in their order."""
+    return list(sort_checkpoints(str(output_dir))) if Path(output_dir).is_dir() else []
 
 
 def require_whole(checkpoint: str | Path) -> None:

@@ -10,7 +10,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.training_args import TrainingArguments
 
 from hf_dwt.cache.keys import batches_fingerprint
-from hf_dwt.checkpoints import has_checkpoints, last_whole_checkpoint
+from hf_dwt.checkpoints import has_whole_checkpoint, last_whole_checkpoint
 from hf_dwt.collators import Collator, evaluation_collator
 from hf_dwt.costs import StepCost
 from hf_dwt.data import MaskingCollator
@@ -198,8 +198,13 @@ def held_out_of(batches: Iterable[Mapping[str, Any]], collator: Collator) -> Hel
 
 
 def can_resume(folder: Path) -> bool:
-    """Tell whether a run has left a checkpoint or its result here."""
-    return has_checkpoints(folder) or has_result(folder)
+    """Tell whether a run has left a whole checkpoint or its result here."""
+    return has_whole_checkpoint(folder) or has_result(folder)
+
+
+def forget_result(folder: Path) -> None:
+    """Remove the result of an earlier run, which is about to be written over: else it would be taken for this one's."""
+    (folder / _RESULT).unlink(missing_ok=True)
 
 
 def has_result(folder: Path) -> bool:

@@ -16,6 +16,7 @@ from hf_dwt.preflight import FirstImpression
 from hf_dwt.publishing.record import TeacherFacts
 from hf_dwt.remapping.verify import difference_of, evaluating
 from hf_dwt.teacher import Teacher
+from hf_dwt.unsharded import num_entries
 
 logger = logging.get_logger(__name__)
 
@@ -79,7 +80,7 @@ def check_pair(teacher: Teacher, student: nn.Module) -> None:
     shared = {id(each) for each in teacher.model.parameters()} & {id(each) for each in student.parameters()}
     if shared and not teacher.shares_student:
         raise ValueError("`teacher` and `model` share parameters: a frozen teacher cannot be trained. Pass a copy.")
-    num_teacher, num_student = (sum(each.numel() for each in model.parameters()) for model in (teacher.model, student))
+    num_teacher, num_student = (num_entries(model.parameters()) for model in (teacher.model, student))
     if num_teacher > num_student:
         logger.warning(
             f"The teacher ({teacher.origin}) has more parameters than the student, {num_teacher:,} against "

@@ -209,11 +209,6 @@ def _is_partitioned(model: nn.Module) -> bool:
     return any("ds_tensor" in vars(parameter) for parameter in model.parameters())
 
 
-def num_parameters(model: nn.Module) -> int:
-    """Number of parameters, shared ones once, also of a model that is divided among the ranks."""
-    return sum(vars(parameter).get("ds_numel", parameter.numel()) for parameter in model.parameters())
-
-
 @contextmanager
 def whole(parameter: nn.Parameter) -> Iterator[Tensor]:
     """A parameter as it is when it is not divided; where it is, all ranks must ask for it."""

@@ -17,7 +17,7 @@ from hf_dwt.arguments import DistillationArguments
 from hf_dwt.compatibility import check_pair, judge, require_unknown_token, warn_of_equals
 from hf_dwt.heads import Head, parts_of
 from hf_dwt.identity import TeacherIdentity, fingerprint_of
-from hf_dwt.placement import Place, make_whole, num_parameters, place, require_placement, whole
+from hf_dwt.placement import Place, make_whole, place, require_placement, whole
 from hf_dwt.positions import Positions, without_labels
 from hf_dwt.preflight import first_impression
 from hf_dwt.probe import Probe
@@ -25,6 +25,7 @@ from hf_dwt.publishing.record import TeacherFacts
 from hf_dwt.remapping.plan import plan_of
 from hf_dwt.teacher import Origin, Teacher, as_teacher
 from hf_dwt.topk_losses import Excerpt
+from hf_dwt.unsharded import num_entries
 from hf_dwt.vocabulary import num_shared_tokens
 
 logger = logging.get_logger(__name__)
@@ -69,7 +70,7 @@ class Teaching:
         self._student_may_add_tokens = num_student_tokens > self._num_shared_tokens
         self.origin: Origin = self.teacher.origin
         model: PreTrainedModel = unwrap_peft_model(self.teacher.model)
-        self.facts = TeacherFacts(self.origin, type(model).__name__, num_parameters(model), model.config)
+        self.facts = TeacherFacts(self.origin, type(model).__name__, num_entries(model.parameters()), model.config)
         self._place: Place | None = self._placed(self.teacher)
         fingerprint = fingerprint_of((name, whole(each)) for name, each in self._weights_of(self.teacher))
         self.identity = TeacherIdentity(self.origin.name, self.origin.commit, fingerprint)

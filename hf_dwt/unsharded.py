@@ -1,9 +1,10 @@
-"""Making and loading models that are whole, also while an engine would have them divided among the ranks."""
+"""Models as they are when no engine divides them among the ranks: made or loaded whole, and counted."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from torch import nn
 from transformers.integrations import deepspeed as integration
 
 _FSDP_FIRST_RANK_ONLY = "FSDP_CPU_RAM_EFFICIENT_LOADING"
@@ -30,3 +31,8 @@ def unsharded() -> Iterator[None]:
             integration.set_hf_deepspeed_config(configuration)
         if first_rank_only is not None:
             os.environ[_FSDP_FIRST_RANK_ONLY] = first_rank_only
+
+
+def num_entries(parameters: Iterable[nn.Parameter]) -> int:
+    """Number of entries of parameters, those included that DeepSpeed has left empty on this rank."""
+    return sum(vars(parameter).get("ds_numel", parameter.numel()) for parameter in parameters)

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,10 +21,10 @@ SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in so
 # A room is a module, or a package with all of its modules. It imports from lower floors and from itself only, so no
 # two rooms of one floor know of each other. The package's own `__init__` is the roof: it names everything.
 FLOORS = [
-    {"names"},
+    {"names", "unsharded"},
     {
         *("_version", "losses", "language_models", "signals", "verdicts", "vocabulary", "weights", "sections"),
-        *("adapters", "hub", "model_files", "packages", "self_restoring", "unsharded"),
+        *("adapters", "hub", "model_files", "packages", "self_restoring"),
     },
     {"remapping", "fused_losses", "weighting"},
     {"topk_losses"},
@@ -129,6 +130,15 @@ def test_pure_rooms_need_next_to_nothing(room):
 
 def test_a_foreign_package_is_noticed():
     assert foreign_packages("import numpy as np\nfrom torch.nn import functional\nimport math") == {"numpy", "torch"}
+
+
+def test_contributors_are_shown_the_floors_as_they_are():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    (drawing,) = re.findall(r"```\n(.*?)```", text, flags=re.DOTALL)
+    one_line_each = re.sub(r",\n +", ", ", drawing)
+    drawn = re.findall(r"^ *(\d+)  ((?:\w+, )*\w+)", one_line_each, flags=re.MULTILINE)
+    assert {int(floor): set(rooms.split(", ")) for floor, rooms in drawn} == dict(enumerate(FLOORS))
+    assert len(text.splitlines()) <= 45, "one screen"
 
 
 # Habits

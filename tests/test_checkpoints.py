@@ -14,7 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_dwt import DWTTrainer
 from hf_dwt.checkpoints import (
     checkpoint_folder,
-    has_checkpoints,
+    has_whole_checkpoint,
     invalidate,
     is_whole,
     last_whole_checkpoint,
@@ -77,7 +77,7 @@ def test_half_written_checkpoints_after_the_last_whole_one_are_passed_over(tmp_p
 def test_files_and_folders_of_other_names_are_no_checkpoints(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, 2).rename(tmp_path / "best")
     (tmp_path / "checkpoint-3").write_text("a file")
-    assert not has_checkpoints(tmp_path)
+    assert not has_whole_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="No valid checkpoint found"):
         last_whole_checkpoint(tmp_path)
 
@@ -87,7 +87,7 @@ def test_a_run_without_checkpoints_has_none_to_resume_from(folder: str, tmp_path
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=rf"No valid checkpoint found in output directory \(.*{folder}\)\.$"):
         last_whole_checkpoint(tmp_path / folder)
-    assert not has_checkpoints(tmp_path / folder)
+    assert not has_whole_checkpoint(tmp_path / folder)
 
 
 def test_a_run_with_half_written_checkpoints_alone_says_how_many(tmp_path: Path) -> None:
@@ -95,7 +95,9 @@ def test_a_run_with_half_written_checkpoints_alone_says_how_many(tmp_path: Path)
     write_checkpoint(tmp_path, 4, state="{")
     with pytest.raises(ValueError, match=r"No valid checkpoint .* \(2 were half-written and are ignored\)\.$"):
         last_whole_checkpoint(tmp_path)
-    assert has_checkpoints(tmp_path)
+    assert not has_whole_checkpoint(tmp_path)
+    write_checkpoint(tmp_path, 6)
+    assert has_whole_checkpoint(tmp_path)
 
 
 def test_a_whole_checkpoint_may_be_resumed_from(tmp_path: Path) -> None:

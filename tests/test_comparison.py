@@ -1,5 +1,6 @@
 """What the comparison says follows from the runs, whichever way they went."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,11 +149,13 @@ def test_a_finished_run_that_is_asked_for_more_steps_goes_on(tmp_path: Path) -> 
     assert read_run(tmp_path).steps == 6
 
 
-def test_a_result_or_a_checkpoint_can_be_taken_up(tmp_path: Path) -> None:
+def test_a_result_or_a_whole_checkpoint_can_be_taken_up(tmp_path: Path) -> None:
     assert not can_resume(tmp_path)
     (tmp_path / "checkpoint-2").mkdir()
+    assert not can_resume(tmp_path), "it is half-written"
+    (tmp_path / "checkpoint-2" / "trainer_state.json").write_text("{}")
     assert can_resume(tmp_path)
-    (tmp_path / "checkpoint-2").rmdir()
+    shutil.rmtree(tmp_path / "checkpoint-2")
     (tmp_path / "run.json").write_text("{}")
     assert can_resume(tmp_path)
 

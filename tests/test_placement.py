@@ -12,7 +12,8 @@ from tiny_runs import KINDS, largest_difference, make_student, make_teacher
 from trainer_runs import make_trainer, trained_weights
 
 from hf_dwt import DWTTrainer
-from hf_dwt.placement import frozen_config, make_whole, num_parameters, place, require_placement
+from hf_dwt.placement import frozen_config, make_whole, place, require_placement
+from hf_dwt.unsharded import num_entries
 
 
 def accelerator(kind: DistributedType = DistributedType.NO, stage: int | None = None, device: str = "cpu") -> Any:
@@ -125,7 +126,7 @@ def test_a_whole_model_stays_as_it_is() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_shared_parameters_are_counted_once(kind: str) -> None:
     model = make_student(kind)
-    assert num_parameters(model) == model.num_parameters()
+    assert num_entries(model.parameters()) == model.num_parameters()
 
 
 def test_a_teacher_that_was_let_go_is_placed_again(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest.mock import create_autospec
 
 import pytest
+from documents import blocks_of, commands_of, inline_commands
 from tiny_runs import WORDS, make_teacher, tokenizer
 
 from hf_dwt.cli import demo, evaluate, main
@@ -15,16 +16,13 @@ from hf_dwt.finetuning.suites import suite_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-SHELL_BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+PYTHON_BLOCKS = [block.text for block in blocks_of(README) if block.language == "python"]
 
 
 def commands() -> list[str]:
-    """Every command of the shell blocks and of the running text, without comments and loops."""
-    lines = [line.partition("#")[0] for block in SHELL_BLOCKS for line in block.splitlines()]
-    lines += [code for code in re.findall(r"`([^`\n]+)`", README) if re.search(r"(^|; do )(hf-dwt|make) ", code)]
-    parts = [part.strip() for line in lines for part in re.split(r"&&|;|\bdo\b", line)]
-    return sorted({part.replace("$seed", "0") for part in parts if part and not re.match("for |done", part)})
+    """Every command of the shell blocks and of the running text."""
+    shown = [command for block in blocks_of(README) if block.language == "bash" for command in commands_of(block.text)]
+    return sorted({*shown, *(each for each in inline_commands(README) if not each.startswith("python "))})
 
 
 def causal(block: str) -> str:

@@ -77,8 +77,8 @@ def row_check(identity: int, key: int, *columns: NDArray[Any]) -> int:
     )
 
 
-def model_fingerprint(model: torch.nn.Module) -> str:
-    """Digest of a model's weights."""
+def digest_of_weights(model: torch.nn.Module) -> str:
+    """Digest of every bit of a model's weights; `identity.fingerprint_of` reads some, on any device and engine."""
     hasher = hashlib.blake2b(digest_size=16)
     for name, parameter in sorted(model.state_dict().items()):
         hasher.update(name.encode())

@@ -20,9 +20,9 @@ from transformers.utils import logging
 
 from hf_dwt.cache.keys import (
     batches_fingerprint,
+    digest_of_weights,
     draws_of,
     keys_of,
-    model_fingerprint,
     row_check,
     tokenizer_fingerprint,
 )
@@ -160,7 +160,7 @@ class _Writer:
                 "num_parameters": self.teacher.model.num_parameters(),
             },
             kind=self.kind,
-            model=model_fingerprint(self.teacher.model),
+            model=digest_of_weights(self.teacher.model),
             tokenizer=tokenizer_fingerprint(self.tokenizer),
             data=batches_fingerprint(self.collator([example]) for example in self._sample()),
             num_examples=len(self.dataset),

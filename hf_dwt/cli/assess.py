@@ -1,8 +1,8 @@
 """`hf-dwt assess`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -28,8 +28,7 @@ def assess(
     *,
     standalone_loss: float | None,
     baseline: str | None,
-    as_json: bool,
-) -> None:
+) -> dict[str, Any]:
     """Measure a recipe's teacher on its held-out text, and print what may be said of it.
 
     Args:
@@ -37,7 +36,10 @@ def assess(
         options: `--name value` changes.
         standalone_loss: Of the student trained alone on the same text, nats per position.
         baseline: Folder that `hf-dwt train --baseline` has written, to take that loss from; '' is the recipe's own.
-        as_json: Print JSON instead of a table.
+
+    Returns:
+        The fields of the report, and `doubt` where there is one: why the loss of the student alone may not be of the
+        same examples.
 
     Raises:
         RecipeError: If the recipe has no teacher, there is no such figure in the folder, or it is of other examples or
@@ -68,14 +70,11 @@ def assess(
         seed=args.seed,
     )
     console = Console()
-    if as_json:
-        content = report.to_dict() | ({} if doubt is None else {"doubt": doubt})
-        console.print(json.dumps(content, indent=2), markup=False, highlight=False, soft_wrap=True)
-        return
     console.print(report_table(report))
     lines = [f"{report.verdict}: {report.evidence}", *(f"- {each}" for each in report.advice)]
     for line in [*lines, doubt] if doubt else lines:
         console.print(line, markup=False, highlight=False)
+    return report.to_dict() | ({} if doubt is None else {"doubt": doubt})
 
 
 def report_table(report: TeacherReport) -> Table:

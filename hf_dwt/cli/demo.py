@@ -1,7 +1,9 @@
 """`hf-dwt demo`: the whole thing on real data, in minutes on two CPU cores."""
 
+import json
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +16,11 @@ from transformers.training_args import TrainingArguments
 from transformers.utils import logging
 
 from hf_dwt.cli.demo_inputs import prepare_molecules, prepare_speeches
+from hf_dwt.cli.folders import require_writable
 from hf_dwt.cli.inputs import Inputs, read_inputs
+from hf_dwt.cli.interruption import resumable
 from hf_dwt.cli.recipe import Recipe, make_recipe
 from hf_dwt.cli.runs import (
-    comparison_table,
     make_trainer,
     mean_length,
     publish_comparison,
@@ -28,7 +31,8 @@ from hf_dwt.cli.runs import (
     step_cost,
 )
 from hf_dwt.cli.students import student_config
-from hf_dwt.comparison import growth_summary, summary
+from hf_dwt.cli.tables import comparison_rows, comparison_table, teacher_row
+from hf_dwt.comparison import can_resume, growth_summary, summary
 from hf_dwt.costs import StepCost
 from hf_dwt.plots import plot_runs
 from hf_dwt.positions import logits_at, positions_of, without_labels
@@ -38,8 +42,14 @@ _TEACHER_SHARE_OF_TIME = 0.25
 # After a few dozen steps that teacher still guesses by token frequency, and would be refused.
 _FEWEST_TEACHER_STEPS = 100
 _TEACHER_STEPS_PER_STEP = 5
+_STEPS_FILE = "steps.json"
 _NUM_COMPLETIONS = 3
 _NUM_TIMED_STEPS = 6
+_ORIGINS = {
+    True: "a 2-layer GPT-2 that was just trained on the same speeches",
+    False: "the published ALBERT of rxnmapper 0.4.3, small in parameters but not in compute (12 layers that share "
+    "their weights), and better than a student of a few minutes: ordinary distillation, strictly speaking",
+}
 
 
 def demo(
@@ -52,7 +62,8 @@ def demo(
     folder: str | None,
     prepare_only: bool,
     grow: bool = False,
-) -> None:
+    resume: bool = False,
+) -> dict[str, Any]:
     """Train a larger student with a teacher, at equal steps and equal cost alone, and show what came of it.
 
     Args:
@@ -65,6 +76,11 @@ def demo(
         folder: Where inputs, students and results go.
         prepare_only: Stop when the inputs are there.
         grow: Also train the student that is grown from the teacher.
+        resume: Go on where the same command was interrupted.
+
+    Returns:
+        `runs` and `teacher`, see `tables`; `summary`, sentences; `completions`, each `given`, `before` and `after`
+        training, and the `truth`; `output_dir`, of the student; `curves`, a file. Or `inputs`, a folder, alone.
 
     Raises:
         ValueError: If an option makes no sense.
@@ -80,54 +96,111 @@ def demo(
         raise RecipeError("`--minutes` and `--steps` must be above 0.")
     console = Console()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     where = Path(folder or ("demo-speeches" if causal else "demo-molecules"))
+    require_writable(where, "--output")
     if causal:
         prepare_speeches(where)
     else:
         prepare_molecules(where)
     if prepare_only:
-        console.print(f"The inputs are in {where}.")
-        return
-    started = time.monotonic()
-    if causal:
-        _train_speech_teacher(where, console, minutes, steps, seed)
-    recipe = _recipe(where, causal, layers, hidden_size, seed)
+        console.print(f"The inputs are in {where}.", markup=False)
+        return {"inputs": str(where)}
+    decisions = _Decisions(where / _STEPS_FILE, resume)
+    with resumable(where / "teacher", where / "student"):
+        started = time.monotonic()
+        if causal:
+            _train_speech_teacher(where, console, minutes, steps, seed, decisions)
+        recipe = _recipe(where, causal, layers, hidden_size, seed)
+        ends = started + 60 * minutes
+        return _compare(recipe, console, steps, ends, decisions, origin=_ORIGINS[causal], grow=grow)
+
+
+def _compare(
+    recipe: Recipe,
+    console: Console,
+    steps: int | None,
+    ends: float,
+    decisions: "_Decisions",
+    *,
+    origin: str,
+    grow: bool,
+) -> dict[str, Any]:
+    """Train the student with its teacher and alone, and show what came of it.
+
+    Args:
+        recipe: Of the student.
+        console: To show it on.
+        steps: Of the distilled run; None for as many as there is time for.
+        ends: When all runs should be done, by the monotonic clock.
+        decisions: Taken before, and kept.
+        origin: Of the teacher, in words.
+        grow: Also train the grown student.
+    """
+    seed, student_folder = int(recipe.arguments["seed"]), Path(recipe.arguments["output_dir"])
     inputs = read_inputs(recipe, seed)
     assert inputs.teacher is not None
     config = student_config(recipe, inputs.teacher.model.config, inputs.tokenizer)
     cost = step_cost(recipe, inputs.kind, config, inputs.teacher.model.config, mean_length(recipe, inputs))
-    console.print(_introduction(inputs, config.model_type, cost, causal))
-    if steps is None:
-        seconds = 60 * minutes - (time.monotonic() - started)
-        steps = _steps_for(recipe, inputs, cost, seconds, num_grown=int(grow))
+    console.print(_introduction(inputs, config.model_type, cost, origin))
+    resume, num_grown = decisions.resume, int(grow)
+    measured = partial(_steps_for, recipe, inputs, cost, ends, num_grown=num_grown)
+    steps = decisions.take("student", measured) if steps is None else steps
     recipe = replace(recipe, arguments={**recipe.arguments, "max_steps": steps})
     before = make_trainer(recipe, inputs, with_teacher=False).model
-    distilled = run_student(recipe, inputs)
-    runs = [distilled, *run_twins(recipe, inputs, distilled, cost)]
-    grown = [run_grown(recipe, inputs, steps)] if grow else []
-    teacher = score_teacher(recipe, inputs)
-    console.print(comparison_table([*runs, *grown], teacher, cost))
-    for line in [*summary(*runs), *map(partial(growth_summary, runs[1]), grown)]:
+    distilled = run_student(recipe, inputs, resume and can_resume(student_folder))
+    runs = [distilled, *run_twins(recipe, inputs, distilled, cost, resume)]
+    grown = [run_grown(recipe, inputs, steps, resume)] if grow else []
+    scored = score_teacher(recipe, inputs)
+    teacher, curves = teacher_row(scored), student_folder.with_name("curves.png")
+    rows = comparison_rows([*runs, *grown], teacher, cost)
+    console.print(comparison_table(rows, teacher))
+    lines = [*summary(*runs), *map(partial(growth_summary, runs[1]), grown)]
+    for line in lines:
         console.print(line)
-    student_folder = str(recipe.arguments["output_dir"])
     after = type(before).from_pretrained(student_folder).eval()
-    for line in completions(inputs, before.eval(), after):
-        console.print(line, markup=False, highlight=False)
+    completed = completions(inputs, before.eval(), after)
+    for each in completed:
+        for line in ("", *(f"{name:<8}{text}" for name, text in each.items())):
+            console.print(line, markup=False, highlight=False)
     publish_comparison(recipe, runs[1:])
-    plot_runs([*runs, *grown], teacher.loss, where / "curves.png")
-    console.print(f"The student is in {student_folder}, the curves are in {where / 'curves.png'}.")
+    plot_runs([*runs, *grown], scored.loss, curves)
+    console.print(f"The student is in {student_folder}, the curves are in {curves}.", markup=False)
+    told = {"runs": rows, "teacher": teacher, "summary": lines, "completions": completed}
+    return {**told, "output_dir": str(student_folder), "curves": str(curves)}
 
 
-def completions(inputs: Inputs, before: PreTrainedModel, after: PreTrainedModel) -> list[str]:
+class _Decisions:
+    """How many steps each run takes: decided once, and kept in a file, since what decides is the clock.
+
+    Args:
+        path: Of the file.
+        resume: Whether what is in it holds; else it is removed.
+    """
+
+    def __init__(self, path: Path, resume: bool) -> None:
+        self.resume = resume
+        self._path = path
+        if not resume:
+            path.unlink(missing_ok=True)
+
+    def take(self, run: str, decide: Callable[[], int]) -> int:
+        taken: dict[str, int] = json.loads(self._path.read_text()) if self._path.is_file() else {}
+        if run not in taken:
+            taken[run] = decide()
+            self._path.write_text(json.dumps(taken))
+        return taken[run]
+
+
+def completions(inputs: Inputs, before: PreTrainedModel, after: PreTrainedModel) -> list[dict[str, str]]:
     """Fill in, or continue, a few held-out examples with the untrained and the trained student."""
     show = _filled if inputs.kind == "masked" else _continued
     rows = inputs.evaluation.select(range(_NUM_COMPLETIONS))
-    lines = []
+    found = []
     for row in rows:
-        truth, shown, old = show(inputs, before, row)
-        new = show(inputs, after, row)[2]
-        lines += ["", f"given   {shown}", f"before  {old}", f"after   {new}", f"truth   {truth}"]
-    return lines
+        truth, given, old = show(inputs, before, row)
+        found.append({"given": given, "before": old, "after": show(inputs, after, row)[2], "truth": truth})
+    return found
 
 
 @torch.no_grad()
@@ -179,12 +252,15 @@ def _recipe(where: Path, causal: bool, layers: int, hidden_size: int, seed: int)
     )
 
 
-def _train_speech_teacher(where: Path, console: Console, minutes: float, student_steps: int | None, seed: int) -> None:
+def _train_speech_teacher(
+    where: Path, console: Console, minutes: float, student_steps: int | None, seed: int, decisions: _Decisions
+) -> None:
     """Train last year's small model, two layers, on the same speeches: by time, or by the student's steps."""
-    if (where / "teacher" / "config.json").is_file():
+    folder = where / "teacher"
+    if (folder / "config.json").is_file():
         return
     recipe = _recipe(where, causal=True, layers=2, hidden_size=128, seed=seed)
-    own = {"output_dir": str(where / "teacher"), "learning_rate": 2e-3}
+    own = {"output_dir": str(folder), "learning_rate": 2e-3}
     recipe = make_recipe(
         {
             "objective": "causal",
@@ -195,33 +271,32 @@ def _train_speech_teacher(where: Path, console: Console, minutes: float, student
         }
     )
     inputs = read_inputs(recipe, seed)
-    if student_steps is None:
-        steps = round(_TEACHER_SHARE_OF_TIME * 60 * minutes / _seconds_per_step(recipe, inputs, with_teacher=False))
-    else:
-        steps = _TEACHER_STEPS_PER_STEP * student_steps
-    steps = max(steps, _FEWEST_TEACHER_STEPS)
+
+    def decide() -> int:
+        if student_steps is not None:
+            return max(_TEACHER_STEPS_PER_STEP * student_steps, _FEWEST_TEACHER_STEPS)
+        seconds = _TEACHER_SHARE_OF_TIME * 60 * minutes
+        return max(round(seconds / _seconds_per_step(recipe, inputs, with_teacher=False)), _FEWEST_TEACHER_STEPS)
+
+    steps = decisions.take("teacher", decide)
     console.print(f"First the teacher: a 2-layer GPT-2 of hidden size 128, {steps:,} steps.")
-    run_student(replace(recipe, arguments={**recipe.arguments, "max_steps": steps}), inputs)
+    recipe = replace(recipe, arguments={**recipe.arguments, "max_steps": steps})
+    run_student(recipe, inputs, decisions.resume and can_resume(folder))
 
 
-def _introduction(inputs: Inputs, architecture: str, cost: StepCost, causal: bool) -> str:
+def _introduction(inputs: Inputs, architecture: str, cost: StepCost, origin: str) -> str:
     assert inputs.teacher is not None
     size = inputs.teacher.model.num_parameters()
     relative = cost.teacher_forward / cost.student_forward
-    origin = (
-        "a 2-layer GPT-2 that was just trained on the same speeches"
-        if causal
-        else "the published ALBERT of rxnmapper 0.4.3, small in parameters but not in compute (12 layers that share "
-        "their weights), and better than a student of a few minutes: ordinary distillation, strictly speaking"
-    )
     return (
         f"The teacher: {origin}. It has {size:,} parameters; its forward pass costs {relative:.2f} of the student's "
         f"({architecture}), {cost.teacher_share:.0%} of a distilled step."
     )
 
 
-def _steps_for(recipe: Recipe, inputs: Inputs, cost: StepCost, seconds: float, num_grown: int) -> int:
-    """Steps of the distilled run so that it, its two twins and a grown one take about so long, evaluations included."""
+def _steps_for(recipe: Recipe, inputs: Inputs, cost: StepCost, ends: float, *, num_grown: int) -> int:
+    """Steps of the distilled run so that it, its two twins and a grown one end about then, evaluations included."""
+    seconds = ends - time.monotonic()
     distilled = _seconds_per_step(recipe, inputs, with_teacher=True)
     alone = _seconds_per_step(recipe, inputs, with_teacher=False)
     per_step = distilled + alone * (1 + num_grown + cost.distilled / cost.standalone)

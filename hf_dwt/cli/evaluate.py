@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from transformers.utils import logging
 
+from hf_dwt.cli.folders import require_writable
 from hf_dwt.finetuning.plot import plot_report
 from hf_dwt.finetuning.runs import Progress, evaluate_suite
 
@@ -24,11 +25,11 @@ def evaluate(
     tasks: Sequence[str] | None,
     data: str | None,
     output: str,
-) -> None:
+) -> dict[str, Any]:
     """Score models on a suite, print the tables, and write them with a plot.
 
     Args:
-        models: Folders or Hub ids.
+        models: Folders, Hub ids, or `id@revision`.
         suite: Name or YAML file.
         seeds: How many.
         method: 'full', 'lora' or 'probe'.
@@ -36,8 +37,11 @@ def evaluate(
         data: A copy of the suite's data set.
         output: Folder for results; what is finished there is not repeated.
 
+    Returns:
+        What is in `results.json`.
+
     Raises:
-        ValueError: If the suite, a model or an argument is wrong.
+        ValueError: If the suite, a model or an argument is wrong, or every cell has failed.
         OSError: If a model is not there.
     """
     console = Console()
@@ -45,6 +49,7 @@ def evaluate(
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     folder = Path(output)
+    require_writable(folder, "--output")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
     with Bar(*columns, console=console) as bar:
         line = bar.add_task("cells", total=None, left="")
@@ -56,6 +61,8 @@ def evaluate(
         report = evaluate_suite(
             models, suite, seeds=seeds, method=method, output_dir=folder, tasks=tasks, data=data, on_cell=show
         )
+    if len(report.failed) == len(report.cells):
+        raise ValueError(f"Nothing could be scored; the first of {len(report.cells)} faults: {report.failed[0].error}")
     console.print(Markdown(str(report)))
     try:
         plot_report(report, folder / "results.png")
@@ -63,3 +70,4 @@ def evaluate(
     except ImportError:
         written = "results.json and results.md (a plot needs matplotlib: pip install 'hf_dwt[plots]')"
     console.print(f"{written} are in {folder}.", markup=False)
+    return report.to_dict()

@@ -1,16 +1,20 @@
 """`hf-dwt grow`."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from transformers.utils import logging
 
+from hf_dwt.cli.folders import require_writable
 from hf_dwt.cli.recipe import parse_options, reading
 from hf_dwt.factory import from_weak_teacher, plan_growth
 from hf_dwt.hub.access import resolve_commit
 from hf_dwt.model_files import load_tokenizer, looks_local
+from hf_dwt.remapping.plan import GrowthPlan
+from hf_dwt.remapping.report import RemappingReport
 from hf_dwt.sections import RecipeError
 
 
@@ -28,7 +32,7 @@ def grow(
     verify: str,
     output: str | None,
     dry_run: bool,
-) -> None:
+) -> dict[str, Any]:
     """Grow a student, save it with its plan and tokenizer, and print plan and report.
 
     Args:
@@ -44,6 +48,10 @@ def grow(
         verify: 'yes', 'full' or 'no'.
         output: Folder for the student.
         dry_run: Print the plan; read configurations only.
+
+    Returns:
+        `sizes`, the rows of the plan's table; `plan`, as `growth_plan.json` has it; `report`, the fields of
+        `RemappingReport`, and `output`, the folder, both None for a dry run.
 
     Raises:
         RecipeError: If there is no folder to write to, or it is not empty.
@@ -62,10 +70,11 @@ def grow(
         with reading("student"):
             plan = plan_growth(teacher, **choices, **overrides)
         console.print(str(plan), markup=False, highlight=False)
-        return
+        return _content(plan)
     if output is None:
         raise RecipeError("Say where the student goes: `--output FOLDER` (or `--dry-run`).")
     folder = Path(output)
+    require_writable(folder, "--output")
     if folder.exists() and any(folder.iterdir()):
         raise RecipeError(f"{output} is not empty: name another folder.")
     with reading("student"):
@@ -84,4 +93,10 @@ def grow(
         tokenizer.save_pretrained(folder)
     for text in (report.plan, report):
         console.print(str(text), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"The student is in {folder}.")
+    console.print(f"The student is in {folder}.", markup=False)
+    return _content(report.plan, report, output)
+
+
+def _content(plan: GrowthPlan, report: RemappingReport | None = None, output: str | None = None) -> dict[str, Any]:
+    told = None if report is None else {name: each for name, each in asdict(report).items() if name != "plan"}
+    return {"sizes": plan.sizes(), "plan": asdict(plan), "report": told, "output": output}

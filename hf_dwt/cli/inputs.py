@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 import datasets
+from datasets.exceptions import DatasetGenerationError
 from transformers import AutoTokenizer
 
 from hf_dwt.cli.recipe import DataSection, Recipe, reading
@@ -55,15 +56,18 @@ def read_inputs(recipe: Recipe, seed: int) -> Inputs:
     """Load the teacher, read and tokenise the text, put held-out examples aside.
 
     Raises:
-        RecipeError: If there is no tokenizer to be had.
+        RecipeError: If there is no tokenizer to be had, or the text cannot be read.
     """
     teacher = None if recipe.teacher is None else load_teacher(**asdict(recipe.teacher))
     kind = objective_of(recipe, None if teacher is None else teacher.model.config)
     data = recipe.data
-    with reading("data"):
-        text = _read_text(data, data.source)
-        tokenizer = _read_tokenizer(recipe, teacher, text)
-        train, evaluation = _put_aside(data, text, tokenizer, seed)
+    try:
+        with reading("data"):
+            text = _read_text(data, data.source)
+            tokenizer = _read_tokenizer(recipe, teacher, text)
+            train, evaluation = _put_aside(data, text, tokenizer, seed)
+    except DatasetGenerationError as error:
+        raise RecipeError(f"The text of `data` could not be read: {error.__cause__ or error}") from error
     if kind == "masked":
         collator: Any = MaskingCollator(tokenizer, data.mask_probability, data.whole_word, seed=seed)
     else:

@@ -162,6 +162,9 @@ def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
             raise RecipeError(f"{path} is the record of a student that was not trained by a recipe.")
     if isinstance(content.get("teacher"), str):
         content["teacher"] = {"name": content["teacher"]}
+    for name in (*_SECTIONS, "student", "arguments"):
+        if not isinstance(content.get(name) or {}, dict):
+            raise RecipeError(f"`{name}` should be a mapping, got {content[name]!r}.")
     for name, value in parse_options(options):
         _apply(content, name, value)
     return make_recipe(content)
@@ -218,7 +221,10 @@ def parse_options(options: Sequence[str]) -> list[tuple[str, Any]]:
             if not remaining:
                 raise RecipeError(f"`--{name}` has no value.")
             value = remaining.pop(0)
-        pairs.append((name.replace("-", "_"), yaml.load(value, Loader=YamlLoader)))
+        try:
+            pairs.append((name.replace("-", "_"), yaml.load(value, Loader=YamlLoader)))
+        except yaml.YAMLError as error:
+            raise RecipeError(f"The value of `--{name}`, {value!r}, is not YAML: {error}") from error
     return pairs
 
 
@@ -265,6 +271,8 @@ def config_fields(model_type: str) -> list[str]:
     """
     from transformers import CONFIG_MAPPING
 
+    if not isinstance(model_type, str):
+        raise RecipeError(f"`student.model_type` should be text, got {model_type!r}.")
     if model_type not in CONFIG_MAPPING:
         raise RecipeError(f"There is no `model_type` {model_type!r}. {suggestion(model_type, list(CONFIG_MAPPING))}")
     config_class = CONFIG_MAPPING[model_type]

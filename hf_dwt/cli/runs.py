@@ -9,19 +9,18 @@ from typing import Any
 import datasets
 import torch
 from accelerate import PartialState
-from rich.box import SIMPLE
-from rich.table import Table
 from transformers import PreTrainedConfig
 
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.assess import assess_teacher
 from hf_dwt.cache.reading import TeacherCache
 from hf_dwt.cache.writing import cache_teacher
-from hf_dwt.checkpoints import has_checkpoints
+from hf_dwt.checkpoints import has_whole_checkpoint, last_whole_checkpoint
 from hf_dwt.cli.inputs import Inputs
+from hf_dwt.cli.interruption import carry_out_interruptibly
 from hf_dwt.cli.recipe import GrowthSection, Recipe, reading
 from hf_dwt.cli.students import build_student, student_config
-from hf_dwt.comparison import Run, can_resume, carry_out, equal_cost_steps, operations, teacher_operations
+from hf_dwt.comparison import Run, can_resume, equal_cost_steps, forget_result
 from hf_dwt.costs import StepCost, configured_flops
 from hf_dwt.hub.push import Target, failure, prepare, push_or_tell
 from hf_dwt.language_models import Kind
@@ -34,6 +33,8 @@ from hf_dwt.trainer import DWTTrainer
 
 # Only the recipe's student is pushed, not its twins, nor what is measured or scored.
 UNPUBLISHED = {"push_to_hub": False}
+# Folders of the twins, in that of the student.
+_TWINS = ("alone-equal-steps", "alone-equal-cost", "grown")
 REPEAT = f"hf-dwt train {RECORD_FILE}"
 # Ten points make a curve; a recipe may say otherwise.
 _DEFAULT_ARGUMENTS = {"output_dir": "student", "eval_strategy": "steps", "eval_steps": 0.1, "logging_steps": 0.01}
@@ -78,6 +79,19 @@ def _without_distillation(recipe: Recipe) -> Recipe:
     return replace(recipe, arguments={name: value for name, value in recipe.arguments.items() if name not in own})
 
 
+def require_way_to_begin(output_dir: str, resume: bool) -> None:
+    """Check that a run writes over no other, or has something to go on from.
+
+    Raises:
+        RecipeError: If another run's checkpoints are in the way.
+        ValueError: If there is nothing to resume from.
+    """
+    if not resume and has_whole_checkpoint(output_dir):
+        raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or name another folder.")
+    if resume and not can_resume(Path(output_dir)):
+        last_whole_checkpoint(output_dir)
+
+
 def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command: str | None = None) -> Run:
     """Train the recipe's student, with its teacher if it has one.
 
@@ -88,17 +102,19 @@ def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command
         command: Repeats the run, given the student's record; None if the recipe alone does not.
 
     Raises:
-        RecipeError: If another run's checkpoints are in the way.
+        ValueError: If another run's checkpoints are in the way, or there are none to resume from.
     """
-    output_dir = arguments_for(recipe).output_dir
-    if not resume and has_checkpoints(output_dir):
-        raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or another `--output-dir`.")
+    args = arguments_for(recipe)
+    require_way_to_begin(args.output_dir, resume)
+    if not resume and args.process_index == 0:
+        for folder in (".", *_TWINS):
+            forget_result(Path(args.output_dir, folder))
     has_teacher = inputs.teacher is not None
     trainer = make_trainer(recipe, inputs, with_teacher=has_teacher)
     trainer.data_sources = _hub_sources(recipe)
     if command is not None:
         trainer.repetition = Repetition(command, _repeatable(recipe, inputs.teacher))
-    run = carry_out(trainer, "with teacher" if has_teacher else "alone", resume)
+    run = carry_out_interruptibly(trainer, "with teacher" if has_teacher else "alone", resume)
     if trainer.state.log_history:
         # Else it was finished before, and has its card.
         trainer.create_model_card(model_name=_target(trainer.args).repo_id.split("/")[-1])
@@ -159,20 +175,21 @@ def run_twins(recipe: Recipe, inputs: Inputs, distilled: Run, cost: StepCost | N
         budgets["alone, equal cost"] = equal_cost_steps(distilled, cost)
     runs = []
     for name, steps in budgets.items():
-        folder = Path(arguments_for(recipe).output_dir) / name.replace(", ", "-").replace(" ", "-")
+        folder = Path(arguments_for(recipe).output_dir, name.replace(", ", "-").replace(" ", "-"))
+        assert folder.name in _TWINS
         changes = {"output_dir": str(folder), "max_steps": steps}
         trainer = make_trainer(recipe, inputs, with_teacher=False, **changes, **UNPUBLISHED)
-        runs.append(carry_out(trainer, name, resume and can_resume(folder)))
+        runs.append(carry_out_interruptibly(trainer, name, resume and can_resume(folder)))
     return runs
 
 
-def run_grown(recipe: Recipe, inputs: Inputs, steps: int, method: str = "exact") -> Run:
+def run_grown(recipe: Recipe, inputs: Inputs, steps: int, resume: bool = False) -> Run:
     """Train the same student alone on the same batches, grown from the teacher instead of at random."""
     folder = Path(arguments_for(recipe).output_dir) / "grown"
-    grown = replace(recipe, growth=GrowthSection(method))
+    grown = replace(recipe, growth=GrowthSection())
     changes = {"output_dir": str(folder), "max_steps": steps}
     trainer = make_trainer(grown, inputs, with_teacher=False, **changes, **UNPUBLISHED)
-    return carry_out(trainer, "grown, alone")
+    return carry_out_interruptibly(trainer, "grown, alone", resume and can_resume(folder))
 
 
 def score_teacher(recipe: Recipe, inputs: Inputs) -> Run:
@@ -221,26 +238,3 @@ def mean_length(recipe: Recipe, inputs: Inputs) -> float:
         return recipe.data.length
     rows = inputs.train.select(range(min(1000, len(inputs.train))))
     return fmean(map(len, rows["input_ids"]))
-
-
-def comparison_table(runs: Sequence[Run], teacher: Run | None, cost: StepCost | None) -> Table:
-    """Lay the runs out; cost is relative to the first run, and `teacher` is the teacher's share of it."""
-    table = Table(title="Held-out results", box=SIMPLE, padding=0, pad_edge=False)
-    for column in ("run", "steps", "loss", "accuracy", "gap", "time", "cost", "teacher"):
-        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
-    if teacher is not None:
-        table.add_row("teacher", "", f"{teacher.loss:.4f}", f"{teacher.accuracy:.2%}", "", "", "", "")
-    for run in runs:
-        gap = "" if teacher is None else f"{run.loss - teacher.loss:+.4f}"
-        row = [run.name, f"{run.steps:,}", f"{run.loss:.4f}", f"{run.accuracy:.2%}", gap, f"{run.seconds:.0f} s"]
-        table.add_row(*row, *_cost_columns(run, runs[0], cost))
-    return table
-
-
-def _cost_columns(run: Run, reference: Run, cost: StepCost | None) -> tuple[str, str]:
-    """Cost relative to the first run, and the teacher's share of it."""
-    if cost is None:
-        return "unknown", "unknown"
-    total = operations(run, cost)
-    relative = f"{total / operations(reference, cost):.2f}"
-    return relative, f"{teacher_operations(run, cost) / total:.0%}"

@@ -3,7 +3,6 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -149,9 +148,3 @@ def _vocabulary(teacher_config: PreTrainedConfig | None, tokenizer: Any | None) 
     names = ("pad_token_id", "bos_token_id", "eos_token_id") if tokenizer is not None else ()
     special = {name: getattr(tokenizer, name) for name in names}
     return settings | {name: value for name, value in special.items() if value is not None}
-
-
-def num_parameters(config: PreTrainedConfig, kind: Kind) -> int:
-    """Number of parameters of a model, counted without making one."""
-    with torch.device("meta"):
-        return int(new_model(config, kind).num_parameters())

@@ -35,7 +35,7 @@ def train_tokenizer(
         texts: Strings. Read twice for `wordpiece`: an iterator is held in memory, a list or a data
             set's column is not.
         vocab_size: Tokens at most, special ones included; fewer where the texts give no more.
-        kind: "wordpiece" as in BERT ([PAD] [UNK] [CLS] [SEP] [MASK], ids 0 to 4), for masked LMs; "bpe",
+        kind: "wordpiece" as in BERT (`[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`, ids 0 to 4), for masked LMs; "bpe",
             byte-level as in GPT-2 (`<|endoftext|>`, id 0, ends, begins and pads), for causal LMs.
         lowercase: None: True for "wordpiece" (which strips accents then), False for "bpe".
         min_frequency: How often a pair of pieces must occur to be joined.

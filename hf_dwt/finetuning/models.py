@@ -9,7 +9,9 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
+from hf_dwt.hub.access import resolve_commit
 from hf_dwt.language_models import architecture_kind
+from hf_dwt.model_files import looks_local, without_conversion_service
 
 _READ = ("config.json", "tokenizer.json", "*.safetensors")
 
@@ -19,13 +21,17 @@ class Candidate:
     """A model to be scored.
 
     Attributes:
-        name: Folder or Hub id.
+        name: As given.
+        source: Where it is read from: a folder or a Hub id.
+        revision: The full commit that is read; None for a folder.
         config: Its configuration.
         tokenizer: Pads at the right.
         fingerprint: A digest of its files, or the commit of its repository.
     """
 
     name: str
+    source: str
+    revision: str | None
     config: Any
     tokenizer: Any
     fingerprint: str
@@ -41,18 +47,19 @@ class Candidate:
 
 
 def open_candidate(name: str, *, with_head: bool) -> Candidate:
-    """Read configuration and tokenizer.
+    """Read configuration and tokenizer; those of a Hub id, and later its weights, are of one commit.
 
     Args:
-        name: Folder or Hub id.
+        name: Folder, Hub id or `id@revision`.
         with_head: Whether a classification head will be needed.
 
     Raises:
         ValueError: If the model cannot be scored so, or has no tokenizer.
         OSError: If it is not there.
     """
+    source, revision = _pinned(name)
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(source, revision=revision or "main")
     except OSError as error:
         raise OSError(f"The model {name!r} could not be read: {error}") from error
     if config.is_encoder_decoder:
@@ -62,7 +69,7 @@ def open_candidate(name: str, *, with_head: bool) -> Candidate:
             f"{name} cannot be fine-tuned: transformers has no sequence classification class for "
             f"{config.model_type!r} models. Score it with `method='probe'` (`--method probe`)."
         )
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
     # Where its files are missing, transformers may answer with a tokenizer that has special tokens only.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ValueError(f"There is no tokenizer beside the model {name}: save one there with `save_pretrained`.")
@@ -71,7 +78,15 @@ def open_candidate(name: str, *, with_head: bool) -> Candidate:
             raise ValueError(f"The tokenizer of {name} has neither a padding nor an end token: set `pad_token`.")
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    return Candidate(name, config, tokenizer, _fingerprint(name, config))
+    return Candidate(name, source, revision, config, tokenizer, revision or _fingerprint(source))
+
+
+def _pinned(name: str) -> tuple[str, str | None]:
+    """Where a model is read from, and the commit that its revision means now; None for a folder."""
+    if looks_local(name):
+        return name, None
+    source, _, revision = name.partition("@")
+    return source, resolve_commit(source, revision or None, None, role="model")
 
 
 def load_classifier(candidate: Candidate, labels: tuple[str, ...] | None, seed: int) -> PreTrainedModel:
@@ -89,9 +104,10 @@ def load_classifier(candidate: Candidate, labels: tuple[str, ...] | None, seed: 
         head = {"problem_type": "single_label_classification", "id2label": names}
         head["label2id"] = {label: number for number, label in names.items()}
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        candidate.name, use_safetensors=True, dtype=torch.float32, ignore_mismatched_sizes=True, **head
-    )
+    with without_conversion_service():
+        model = AutoModelForSequenceClassification.from_pretrained(
+            candidate.source, **_weights_of(candidate), ignore_mismatched_sizes=True, **head
+        )
     # Decoders find the last token of a row by it.
     model.config.get_text_config().pad_token_id = candidate.tokenizer.pad_token_id
     return model
@@ -99,13 +115,16 @@ def load_classifier(candidate: Candidate, labels: tuple[str, ...] | None, seed: 
 
 def load_encoder(candidate: Candidate) -> PreTrainedModel:
     """Load the model without any head, for reading only."""
-    return AutoModel.from_pretrained(candidate.name, use_safetensors=True, dtype=torch.float32).eval()
+    with without_conversion_service():
+        return AutoModel.from_pretrained(candidate.source, **_weights_of(candidate)).eval()
 
 
-def _fingerprint(name: str, config: Any) -> str:
+def _weights_of(candidate: Candidate) -> dict[str, Any]:
+    return {"revision": candidate.revision or "main", "use_safetensors": True, "dtype": torch.float32}
+
+
+def _fingerprint(name: str) -> str:
     folder = Path(name)
-    if not folder.is_dir():
-        return str(config._commit_hash)
     digest = hashlib.sha256()
     for file in sorted(file for pattern in _READ for file in folder.glob(pattern)):
         with file.open("rb") as opened:

@@ -26,8 +26,6 @@ logger = logging.get_logger(__name__)
 Method = Literal["full", "lora", "probe"]
 _Run = Callable[[Candidate, Rows, Training, int, Path], dict[str, np.ndarray]]
 _METHODS: Mapping[str, _Run] = {"full": fine_tune, "lora": tune_adapters, "probe": probe}
-# Each kind of outcome in its own folder; "full" keeps nothing.
-_FOLDERS = {"full": "models", "lora": "adapters", "probe": "features"}
 _LIBRARIES = ("torch", "transformers", "datasets", "evaluate", "scikit-learn")
 
 
@@ -64,7 +62,8 @@ def evaluate_suite(
     Finished cells are kept in `output_dir` and not repeated; a cell that fails is reported, and the rest goes on.
 
     Args:
-        models: Folders or Hub ids. The first is what the others are compared with.
+        models: Folders, Hub ids or `id@revision`, each read at one commit. The first is what the others are
+            compared with.
         suite: 'glue', 'demo', 'molecules', or a YAML file.
         seeds: How many, or which. A seed changes the new head (with 'lora', the adapters too) and the order of the
             training rows, nothing else.
@@ -122,12 +121,16 @@ def _run_cells(
                 if known is not None:
                     yield known, False
                     continue
-                kept = folder / _FOLDERS[method]
-                where = kept if method == "probe" else kept / f"{task.name}-{key}-{seed}"
+                where = _place_of(folder, method, f"{task.name}-{key}-{seed}")
                 cell = _run_cell(candidate, task, rows, seed, method, key, where)
                 if cell.error is None:
                     finished.add(cell)
                 yield cell, True
+
+
+def _place_of(folder: Path, method: str, cell: str) -> Path:
+    """Where a method keeps what it makes: each adapter by itself, features of texts together, whole models nowhere."""
+    return {"full": folder, "lora": folder / "adapters" / cell, "probe": folder / "features"}[method]
 
 
 def _run_cell(

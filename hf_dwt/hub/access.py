@@ -52,7 +52,7 @@ def resolve_commit(
         revision: Branch, tag or commit.
         token: Hub token.
         subfolder: Of the repository.
-        role: What it is wanted as: 'teacher', 'student' or 'tokenizer'.
+        role: What it is wanted as: 'teacher', 'student', 'model' or 'tokenizer'.
 
     Raises:
         OSError: If there is no such repository, revision or model, it may not be read, or the Hub does not answer.

@@ -20,6 +20,7 @@ from hf_dwt.course import gap_interval
 from hf_dwt.remapping.plan import plan_of
 from hf_dwt.signals import Signals
 from hf_dwt.teacher import Origin
+from hf_dwt.unsharded import num_entries
 
 RECORD_FILE, ARGUMENTS_FILE = "dwt_recipe.json", "training_args.json"
 SCHEMA_VERSION = 1
@@ -199,8 +200,7 @@ def _student(student: PreTrainedModel) -> dict[str, Any]:
     }
     return {
         "architecture": type(student).__name__,
-        # DeepSpeed leaves empty parameters where it has sharded them.
-        "num_parameters": sum(vars(each).get("ds_numel", each.numel()) for each in student.parameters()),
+        "num_parameters": num_entries(student.parameters()),
         "config": json.loads(json.dumps(config.to_dict(), default=str)),
         "growth": growth,
         "started_from": student.name_or_path or None,

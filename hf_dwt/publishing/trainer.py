@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
 from huggingface_hub import CommitInfo
-from transformers import PretrainedConfig, PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import HubStrategy, has_length, unwrap_peft_model
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
@@ -57,8 +58,6 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.tally = Tally()
-        # A tuple once it has been counted, since it may be that it cannot be.
-        self._share: tuple[float | None] | None = None
         self._failed_pushes: list[Exception] = []
         self._pusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
         super().__init__(*args, **kwargs)
@@ -105,7 +104,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             steps=self.state.global_step,
             tokens=self.tally.tokens * self.accelerator.num_processes,
             seconds=self.tally.seconds,
-            teacher_share=self._teacher_share(student),
+            teacher_share=self._teacher_share(),
             num_examples=len(dataset) if dataset is not None and has_length(dataset) else None,
             sources=self.data_sources,
             log_history=self.state.log_history,
@@ -122,16 +121,27 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             adapter=describe(adapted),
         )
 
-    def _teacher_share(self, student: PreTrainedModel) -> float | None:
-        teacher, shape = self.teacher_facts(), self.tally.shape
-        if teacher is None or teacher.config is None or shape is None or self.kind is None:
+    def _teacher_share(self) -> float | None:
+        """Share of a distilled step's operations that is the teacher's; None while, or where, it is not known."""
+        teacher = self.teacher_facts()
+        # Of an adapted student most weights need no gradient: the count of a step does not hold.
+        adapted = is_adapted(self.accelerator.unwrap_model(self.model))
+        if teacher is None or teacher.config is None or self.tally.shape is None or adapted:
             return None
-        if is_adapted(self.accelerator.unwrap_model(self.model)):
-            # Most of its weights need no gradient: the count of a step does not hold.
+        return self._share_of_first_batch
+
+    @cached_property
+    def _share_of_first_batch(self) -> float | None:
+        """That share, counted once: batches of other lengths differ little."""
+        student, teacher = self.accelerator.unwrap_model(self.model), self.teacher_facts()
+        assert self.kind is not None
+        assert teacher is not None
+        assert self.tally.shape is not None
+        try:
+            costs = (configured_flops(each, self.kind, *self.tally.shape) for each in (student.config, teacher.config))
+            return StepCost(*costs).teacher_share
+        except ValueError:
             return None
-        if self._share is None:
-            self._share = (_share(self.kind, student.config, teacher.config, shape),)
-        return self._share[0]
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Save the generators, the last file but one: no rank may still be writing when the state is written."""
@@ -290,16 +300,6 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
         if told[0] is not None:
             raise PushFailed(told[0])
         return result
-
-
-def _share(
-    kind: Kind, student: PretrainedConfig, teacher: PretrainedConfig, shape: tuple[int, int, int]
-) -> float | None:
-    """Share of a distilled step's operations that is the teacher's, 0 to 1; None if they cannot be counted."""
-    try:
-        return StepCost(*(configured_flops(each, kind, *shape) for each in (student, teacher))).teacher_share
-    except ValueError:
-        return None
 
 
 def _as_list(value: str | list[str] | None) -> list[str]:

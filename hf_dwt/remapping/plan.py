@@ -66,15 +66,22 @@ class GrowthPlan:
     def __str__(self) -> str:
         return "\n".join([f"{self.architecture}, grown from {self.teacher}", *self._size_rows(), *self._method_rows()])
 
-    def _size_rows(self) -> list[str]:
+    def sizes(self) -> list[dict[str, Any]]:
+        """Rows of `field`, the sizes of `teacher` and `student`, and `note`: 'kept', 'inferred' or ''."""
         old_config, new_config = self.configs()
         old, new = read_sizes(old_config), read_sizes(new_config)
-        rows = [("size", "teacher", "student", "")]
+        rows = []
         for axis in FIELDS:
             if fields_of(old_config, axis) and axis in old:
                 name = field_of(old_config, axis)
                 origin = "inferred" if name in self.inferred else ""
-                rows.append((name, f"{old[axis]:,}", f"{new[axis]:,}", origin if old[axis] != new[axis] else "kept"))
+                note = origin if old[axis] != new[axis] else "kept"
+                rows.append({"field": name, "teacher": old[axis], "student": new[axis], "note": note})
+        return rows
+
+    def _size_rows(self) -> list[str]:
+        told = [(row["field"], f"{row['teacher']:,}", f"{row['student']:,}", row["note"]) for row in self.sizes()]
+        rows = [("size", "teacher", "student", ""), *told]
         widest = max(len(row[0]) for row in rows)
         return [f"  {name:<{widest}} {before:>9} {after:>9}  {note}".rstrip() for name, before, after, note in rows]
 

@@ -1,5 +1,6 @@
 """The demo, on stand-ins of its inputs, in small."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,16 @@ def test_molecules_end_with_a_table_a_plot_a_student_and_three_completions(
 def test_speeches_train_their_teacher_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, copies in (("train.txt", 200), ("held_out.txt", 40)):
         (tmp_path / name).write_text("\n".join(SPEECH * copies))
-    options = ["--causal", "--steps", "8", "--student-size", "3x128", "--grow"]
+    options = ["--causal", "--steps", "8", "--student-size", "3x128", "--grow", "--json"]
     assert main(["demo", "--output", str(tmp_path), *options]) == 0
-    output = capsys.readouterr().out
+    answer, output = capsys.readouterr()
+    content = json.loads(answer)
+    assert set(content) == {"runs", "teacher", "summary", "completions", "output_dir", "curves"}
+    for row in content["runs"]:
+        assert f"{row['name']} {row['steps']:,} {row['loss']:.4f} {row['accuracy']:.2%}" in " ".join(output.split())
+    assert all(line in " ".join(output.split()) for line in content["summary"])
+    assert [[*each] for each in content["completions"]] == [["given", "before", "after", "truth"]] * 3
+    assert Path(content["curves"]).is_file()
     assert "First the teacher: a 2-layer GPT-2 of hidden size 128, 100 steps" in output, "fewer would only guess"
     assert "At equal steps (8): the teacher" in output
     assert "grown, alone" in output
@@ -76,3 +84,9 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     assert main(["demo", "--output", str(tmp_path), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_inputs_alone_are_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.txt").write_text("here")
+    assert main(["demo", "--causal", "--prepare-only", "--output", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"inputs": str(tmp_path)}

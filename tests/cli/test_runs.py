@@ -11,7 +11,8 @@ from tiny_runs import WORDS, largest_difference, make_teacher, tokenizer, weight
 from hf_dwt import DWTTrainer
 from hf_dwt.cli.inputs import Inputs, read_inputs
 from hf_dwt.cli.recipe import CacheSection, Recipe, make_recipe
-from hf_dwt.cli.runs import comparison_table, make_trainer, mean_length, run_student, score_teacher, step_cost
+from hf_dwt.cli.runs import make_trainer, mean_length, run_student, score_teacher, step_cost
+from hf_dwt.cli.tables import comparison_rows, comparison_table, teacher_row
 from hf_dwt.comparison import Run
 from hf_dwt.costs import StepCost
 from hf_dwt.sections import RecipeError
@@ -72,6 +73,16 @@ def test_checkpoints_of_another_run_are_not_written_over(prepared: tuple[Recipe,
     assert run_student(*prepared, resume=True).steps == 4
 
 
+def test_results_of_an_earlier_run_are_not_taken_for_those_of_the_new_one(prepared: tuple[Recipe, Inputs]) -> None:
+    recipe, inputs = prepared
+    student = Path(recipe.arguments["output_dir"])
+    for folder in ("alone-equal-steps", "alone-equal-cost", "grown", "another"):
+        (student / folder).mkdir(parents=True)
+        (student / folder / "run.json").write_text("{}")
+    run_student(recipe, inputs)
+    assert {path.parent.name for path in student.rglob("run.json")} == {"student", "another"}
+
+
 def test_the_teacher_is_scored_on_the_students_held_out_set(prepared: tuple[Recipe, Inputs]) -> None:
     recipe, inputs = prepared
     trainer = make_trainer(recipe, inputs, with_teacher=True)
@@ -91,6 +102,8 @@ def test_the_cost_of_a_step_follows_the_mean_length(prepared: tuple[Recipe, Inpu
 
 def test_the_table_says_unknown_where_costs_cannot_be_counted() -> None:
     runs = [Run("with teacher", 10, 1.0, 0.5, 3.0, 10, ()), Run("alone", 10, 1.1, 0.4, 2.0, 0, ())]
-    known, unknown = (comparison_table(runs, runs[0], cost) for cost in (StepCost(10, 15), None))
+    teacher = teacher_row(runs[0])
+    tables = (comparison_table(comparison_rows(runs, teacher, cost), teacher) for cost in (StepCost(10, 15), None))
+    known, unknown = tables
     assert [list(column.cells) for column in known.columns[-2:]] == [["", "1.00", "0.67"], ["", "33%", "0%"]]
     assert [list(column.cells) for column in unknown.columns[-2:]] == [["", "unknown", "unknown"]] * 2

@@ -7,7 +7,8 @@ import torch
 from transformers import BertConfig, GPT2Config
 
 from hf_dwt.cli.recipe import Recipe, make_recipe
-from hf_dwt.cli.students import build_student, new_model, num_parameters, objective_of, student_config
+from hf_dwt.cli.students import build_student, new_model, objective_of, student_config
+from hf_dwt.costs import num_configured_parameters
 from hf_dwt.sections import RecipeError
 from hf_dwt.teacher import Teacher
 
@@ -63,7 +64,7 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_parameters_are_counted_without_a_model() -> None:
-    assert num_parameters(TEACHER, "masked") == new_model(TEACHER, "masked").num_parameters()
+    assert num_configured_parameters(TEACHER, "masked") == new_model(TEACHER, "masked").num_parameters()
 
 
 def growing(method: str = "exact", **student: Any) -> Recipe:

@@ -1,11 +1,15 @@
 """Models that cannot be scored are refused in one clear sentence."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from transformers import FNetConfig, Mamba2Config, PreTrainedTokenizerFast, T5Config
+import torch
+from hub_server import Hub
+from transformers import AutoModel, FNetConfig, Mamba2Config, PreTrainedModel, PreTrainedTokenizerFast, T5Config
 
-from hf_dwt.finetuning.models import open_candidate
+from hf_dwt.finetuning.models import load_classifier, load_encoder, open_candidate
 
 
 def test_a_model_without_a_classification_class_is_sent_to_the_probe(
@@ -34,3 +38,29 @@ def test_an_end_pads_where_there_is_no_padding_token(gpt2: str) -> None:
     tokenizer = open_candidate(gpt2, with_head=True).tokenizer
     assert tokenizer.pad_token == tokenizer.eos_token
     assert tokenizer.padding_side == "right"
+
+
+def test_a_model_of_the_hub_is_read_at_one_commit_whatever_becomes_of_its_branch(
+    bert: str, make_bert: Callable[..., PreTrainedModel], hub: Hub, tmp_path: Path
+) -> None:
+    commit = hub.add("me/student", Path(bert))
+    candidate = open_candidate("me/student", with_head=True)
+    assert (candidate.revision, candidate.fingerprint) == (commit, commit)
+    torch.manual_seed(9)
+    make_bert().save_pretrained(tmp_path / "other")
+    shutil.copy(Path(bert, "tokenizer.json"), tmp_path / "other")
+    shutil.copy(Path(bert, "tokenizer_config.json"), tmp_path / "other")
+    moved = hub.add("me/student", tmp_path / "other")
+    assert moved != commit
+    before = AutoModel.from_pretrained(bert).get_input_embeddings().weight
+    assert torch.equal(load_encoder(candidate).get_input_embeddings().weight, before)
+    assert torch.equal(load_classifier(candidate, ("no", "yes"), 0).get_input_embeddings().weight, before)
+    again = open_candidate(f"me/student@{commit}", with_head=True)
+    assert (again.name, again.revision) == (f"me/student@{commit}", commit)
+    assert open_candidate("me/student", with_head=True).revision == moved
+
+
+def test_a_revision_that_is_not_there_is_told(bert: str, hub: Hub) -> None:
+    hub.add("me/student", Path(bert))
+    with pytest.raises(OSError, match=r"The model 'me/student' \(revision 'v9'\) .* no such revision"):
+        open_candidate("me/student@v9", with_head=True)

@@ -1,0 +1,173 @@
+"""The report's headline: how much of the stand-alone student's budget each recipe needs."""
+
+from collections.abc import Sequence
+from math import inf
+from statistics import fmean
+
+from benchmarks.study import words
+from benchmarks.study.crossing import SHARES, Crossing
+from benchmarks.study.document import Block, Figure, Items, Paragraph, Table
+from benchmarks.study.headline import AIM, ANCHORS, Headline, Recipe
+from benchmarks.study.lines import Line
+from benchmarks.study.plots import MOST_RECIPES, as_svg, draw_headline
+from benchmarks.study.sections import arms_table
+from benchmarks.study.tuning import families_of
+
+
+def headline_blocks(headline: Headline, lines: Sequence[Line]) -> list[Block]:
+    """One part's headline: target, table of recipes, every run behind it, and a figure."""
+    first = next(iter(headline.alone.values()))
+    where = f"{first.choices.inputs} {first.choices.size}"
+    name = f"{headline.part}-{first.choices.inputs}-{first.choices.size}"
+    shown = headline.recipes[:MOST_RECIPES]
+    losses = "; ".join(f"{recipe.name} {_mean_told(recipe.mean)}" for recipe in shown)
+    alt = f"Final loss over the share of the budget, target {words.loss(headline.target)}. Share needed: {losses}."
+    left_out = f" The {MOST_RECIPES} cheapest recipes are drawn." if len(headline.recipes) > MOST_RECIPES else ""
+    caption = f"{alt}{left_out} Every point is the end of a run annealed to that budget; means over seeds."
+    return [
+        Paragraph(best_sentence(headline, where)),
+        Paragraph(_target_text(headline, where, lines)),
+        Table(f"Time to target, {where}", _COLUMNS, [_row(recipe) for recipe in headline.recipes]),
+        Table("The same by seed, each with its own target", _SEED_COLUMNS, _seed_rows(headline)),
+        Table(
+            "Runs behind it: mean final loss at each share (n)", _run_columns(), [_runs(r) for r in headline.recipes]
+        ),
+        arms_table(headline.part, lines),
+        Items(_notes(headline)),
+        Figure(name, caption, alt, as_svg(draw_headline(headline), name, alt)),
+    ]
+
+
+def best_sentence(headline: Headline, where: str) -> str:
+    """The headline in words: the cheapest recipe, or that none is cheaper."""
+    candidates = [each for each in headline.recipes if not each.choices.is_baseline]
+    reached = [each for each in candidates if each.costs is not None and each.costs.operations < inf]
+    if not reached:
+        return f"**{where}: no recipe has reached the target within the stand-alone student's budget.**"
+    best = reached[0]
+    assert best.costs is not None
+    training = best.costs.with_training
+    told = "its teacher's training is not known" if training is None else f"{training:.3f} with its teacher's training"
+    aim = "at or below" if best.costs.operations <= AIM else "above"
+    return (
+        f"**{where}: the cheapest recipe, `{best.name}`, reaches the target at {words.times(best.costs.operations)} of "
+        f"the stand-alone student's operations with the teacher already there ({told})**: {aim} the aim of {AIM:.2f}. "
+        f"{best.num_reached} of {len(best.crossings)} seeds reach their own target."
+    ) + _best_with_training(reached)
+
+
+def _best_with_training(recipes: Sequence[Recipe]) -> str:
+    """The cheapest recipe if training the teacher counts."""
+    known = [(each.costs.with_training, each.name) for each in recipes if each.costs and each.costs.with_training]
+    if not known:
+        return ""
+    cost, name = min(known)
+    return f" With the teacher's training included the cheapest is `{name}`, at {words.times(cost)}."
+
+
+def anchors() -> Table:
+    """What others report, which is not measured here."""
+    rows = [
+        [each.name, "-".join(f"{share:g}" for share in dict.fromkeys(each.share)), each.what, each.source]
+        for each in ANCHORS
+    ]
+    return Table("Beside it, as others report it of their own settings", ("method", "share", "of", "source"), rows)
+
+
+_COLUMNS = (
+    *("recipe", "smallest share that was run", "interpolated share", "operations", "with the teacher's training"),
+    *("time", "time with its training", "median share over seeds", "seeds that reach it"),
+)
+_SEED_COLUMNS = ("recipe, seed", "target", "smallest share", "interpolated", "operations", "with training")
+
+
+def _run_columns() -> list[str]:
+    return ["recipe", *(f"{share:g}" for share in SHARES)]
+
+
+def _target_text(headline: Headline, where: str, lines: Sequence[Line]) -> str:
+    rates = sorted({line.learning_rate for line in headline.alone.values()})
+    tuned = [
+        family.best
+        for family in families_of(lines)
+        if (family.inputs, family.size) == _data_of(headline) and family.start == "random" and not family.is_taught
+    ]
+    is_tuned = bool(tuned) and set(rates) <= set(tuned)
+    told = "the lowest of its tuning" if is_tuned else "not shown to be the tuned one"
+    return (
+        f"Target: {words.loss(headline.target)} nats, the mean final loss of the {where} student alone, annealed over "
+        f"all {headline.budget:,} steps (seeds {words.seeds(headline.alone)}; learning rate {words.rates(rates)}, "
+        f"{told}). Costs are relative to that run's. Operations are counted by arithmetic, the teacher's forward "
+        "passes, probes and caches included; time is steps times the median time of a step measured alone."
+    )
+
+
+def _data_of(headline: Headline) -> tuple[str, str]:
+    first = next(iter(headline.alone.values()))
+    return first.choices.inputs, first.choices.size
+
+
+def _row(recipe: Recipe) -> list[str]:
+    costs = recipe.costs
+    told = ["incomplete"] * 4
+    if costs is not None:
+        told = [words.times(each) for each in vars(costs).values()]
+    reached = f"{recipe.num_reached} of {len(recipe.crossings)}"
+    median = words.times(recipe.median_share) if recipe.crossings else words.NOT_RUN
+    return [recipe.name, _share_told(recipe.mean), _mean_told(recipe.mean), *told, median, reached]
+
+
+def _seed_rows(headline: Headline) -> list[list[str]]:
+    rows = []
+    for recipe in headline.recipes:
+        for seed, found in recipe.crossings.items():
+            costs = recipe.cost_by_seed[seed]
+            numbers = [words.times(costs.operations), words.times(costs.with_training)]
+            target = words.loss(headline.alone[seed].loss)
+            rows.append([f"{recipe.name}, {seed}", target, _share_told(found), _mean_told(found), *numbers])
+    return rows
+
+
+def _runs(recipe: Recipe) -> list[str]:
+    cells = []
+    for share in SHARES:
+        runs = recipe.runs.get(share, {})
+        cells.append(f"{fmean(line.loss for line in runs.values()):.4f} ({len(runs)})" if runs else words.NOT_RUN)
+    return [recipe.name, *cells]
+
+
+def _share_told(found: Crossing | None) -> str:
+    if found is None:
+        return "incomplete"
+    return words.times(found.share) if not found.is_reached else f"{found.share:g}"
+
+
+def _mean_told(found: Crossing | None) -> str:
+    if found is None:
+        return "incomplete"
+    return f"at most {found.share:g}" if found.at_most else words.times(found.interpolated)
+
+
+def _notes(headline: Headline) -> list[str]:
+    """What must be known beside the numbers: missing runs, seeds without a target, budgets off the grid."""
+    notes = ["No crossing in mid-run counts: a budget is reached by the end of a run annealed to it."]
+    for recipe in headline.recipes:
+        if recipe.choices.is_baseline:
+            continue
+        if missing := recipe.missing(headline.alone):
+            told = ", ".join(f"{share:g} of seed {seed}" for share, seed in missing)
+            notes.append(f"`{recipe.name}`: not run: {told}.")
+        if recipe.unpaired:
+            notes.append(
+                f"`{recipe.name}`: left out for lack of a stand-alone run: seed {words.seeds(recipe.unpaired)}."
+            )
+        for found, whose in ((recipe.mean, "mean"), *((each, f"seed {s}") for s, each in recipe.crossings.items())):
+            if found is not None and found.missing is not None:
+                notes.append(
+                    f"`{recipe.name}`, {whose}: {found.missing:g} was not run, so {found.share:g} stands as it is."
+                )
+            if found is not None and found.fails_above:
+                shares = ", ".join(f"{share:g}" for share in found.fails_above)
+                notes.append(f"`{recipe.name}`, {whose}: misses the target again at {shares}.")
+    notes += [f"`{each}` has a budget that is no share of the grid and does not count." for each in headline.odd]
+    return notes

@@ -1,0 +1,195 @@
+"""The site is built with warnings as errors, holds what it says, and needs nothing from elsewhere to be read."""
+
+import importlib.util
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from stand_ins import ROOT
+
+import hf_dwt
+import hf_dwt.data
+from hf_dwt.course import Course
+from hf_dwt.evaluation.held_out import held_out_metrics
+from hf_dwt.training_log import _STUDENT, _TEACHER
+
+LOGS = (ROOT / "docs/logs.md").read_text()
+COMMANDS = ("train", "assess", "grow", "evaluate", "demo")
+
+
+def build(source: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    own = {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(source), "NO_COLOR": "1"}
+    run = {"cwd": source, "env": os.environ | own, "capture_output": True, "text": True, "timeout": 240}
+    return subprocess.run(command, check=False, **run)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The text of each page of the built site."""
+    folder = tmp_path_factory.mktemp("site")
+    built = build(ROOT, folder)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.html")} | {
+        path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.css")
+    }
+
+
+@pytest.fixture(scope="module")
+def building() -> ModuleType:
+    """What the site takes from the repository."""
+    spec = importlib.util.spec_from_file_location("building", ROOT / "docs/_building.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# The built site
+
+
+@pytest.mark.parametrize("package", [hf_dwt, hf_dwt.data], ids=lambda package: package.__name__)
+def test_every_exported_name_has_a_place_in_the_reference(package: ModuleType, site: dict[str, str]) -> None:
+    pages = "".join(text for name, text in site.items() if name.startswith("api/"))
+    names = [name for name in package.__all__ if name != "__version__"]
+    assert [name for name in names if f'id="{package.__name__}.{name}"' not in pages] == []
+
+
+def test_nothing_is_fetched_to_read_it(site: dict[str, str]) -> None:
+    elsewhere = re.compile(
+        r'<(?:script|img|iframe|source)[^>]+src="?(?:https?:)?//|<link[^>]+(?:stylesheet|preconnect)'
+    )
+    local = re.compile(r'<link rel="?stylesheet"? href="?(?!https?:|//)')
+    for name, text in site.items():
+        found = [each[0] for each in elsewhere.finditer(local.sub("", text))]
+        assert found == [], name
+        assert not re.search(r"url\([\"']?(https?:)?//|@import", text) or not name.endswith(".css"), name
+
+
+def test_examples_of_docstrings_are_code_and_not_quotations(site: dict[str, str]) -> None:
+    pages = {name: text for name, text in site.items() if name.startswith("api/")}
+    assert all("<blockquote>" not in text for text in pages.values())
+    assert sum("&gt;&gt;&gt;" in text for text in pages.values()) >= 6
+
+
+def test_every_comment_that_asks_for_something_is_answered(site: dict[str, str], building: ModuleType) -> None:
+    asked = re.compile(r"<!-- \w+(: .*)? -->")
+    assert [name for name, text in site.items() if asked.search(text) or "{{ " in text] == []
+    assert sum(len(building._DIRECTIVE.findall(path.read_text())) for path in ROOT.glob("docs/**/*.md")) >= 12
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_page_on_the_command_line_shows_what_help_prints(command: str, site: dict[str, str]) -> None:
+    text = unescape(re.sub(r"<[^>]+>", "", site["cli.html"]))
+    asked = [sys.executable, "-m", "hf_dwt.cli", command, "--help"]
+    plain = os.environ | {"COLUMNS": "80", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(asked, env=plain, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() in text
+
+
+def test_configurations_and_results_can_be_opened_there(site: dict[str, str]) -> None:
+    assert 'href="files/trainer_configs/deepspeed/zero3.json"' in site["scaling.html"]
+    assert 'href="../files/benchmarks/results/cache-error.json"' in site["howto/teacher.html"]
+
+
+@pytest.mark.slow
+def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
+    for name in ("hf_dwt", "CHANGELOG.md", "trainer_configs", "benchmarks", "mkdocs.yml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    with (tmp_path / "docs/index.md").open("a") as page:
+        page.write("\n[Nowhere](nowhere.md)\n")
+    built = build(tmp_path, tmp_path / "site")
+    assert built.returncode != 0
+    assert "nowhere.md" in built.stdout + built.stderr
+
+
+def test_every_page_has_its_place_in_the_navigation() -> None:
+    nav = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.SafeLoader)["nav"]
+
+    def pages(part: object) -> list[str]:
+        if isinstance(part, str):
+            return [part]
+        parts = part.values() if isinstance(part, dict) else part
+        return [page for each in parts for page in pages(each)]  # type: ignore[attr-defined]
+
+    assert sorted(pages(nav)) == sorted(
+        path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")
+    )
+
+
+# What the pages take from the repository
+
+
+def test_links_of_an_included_file_lead_to_its_neighbours_or_nowhere(building: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "trainer_configs/deepspeed").mkdir(parents=True)
+    (tmp_path / "trainer_configs/deepspeed/zero0.json").write_text("{}")
+    text = (
+        "# Title\n\n## One\n\n[a](deepspeed/zero0.json) [b](../LICENSE) [c](https://example.org) [d](#two)\n\n## Two\n"
+    )
+    (tmp_path / "trainer_configs/README.md").write_text(text)
+    one = building.included("trainer_configs/README.md", ["One"], "howto/page.md", tmp_path)
+    place = "../files/trainer_configs/deepspeed/zero0.json"
+    assert one == f"## One\n\n[a]({place}) b [c](https://example.org) [d](#two)"
+    assert building.included("trainer_configs/README.md", [], "page.md", tmp_path).startswith("## One")
+    with pytest.raises(ValueError, match="has no section 'Three', only One, Two"):
+        building.included("trainer_configs/README.md", ["Three"], "page.md", tmp_path)
+
+
+def test_the_study_is_shown_once_it_is_there_and_before_that_said_to_be_missing(
+    building: ModuleType, tmp_path: Path
+) -> None:
+    missing = building.filled_in("<!-- study: weight -->", "howto/weighting.md", tmp_path)
+    assert "Not run yet" in missing
+    assert "python -m benchmarks.study" in missing
+    report = tmp_path / building.STUDY
+    report.parent.mkdir(parents=True)
+    report.write_text("# The study\n\n## The weight of the soft loss\n\n4 to 1.\n\n## Costs\n\nMuch.\n")
+    shown = building.filled_in("<!-- study: weight -->", "howto/weighting.md", tmp_path)
+    assert shown.startswith("### The weight of the soft loss\n\n4 to 1.")
+    assert "Much" not in shown
+    assert "(../study.md)" in shown
+    assert "Much" in building.filled_in("<!-- study -->", "study.md", tmp_path)
+    assert building.filled_in("<!-- study: start -->", "howto/start.md", tmp_path).startswith("The whole report")
+
+
+def test_figures_are_taken_from_the_raw_results(building: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "benchmarks/results/demo").mkdir(parents=True)
+    (tmp_path / "benchmarks/results/step.json").write_text(
+        '{"one": {"arms": {"an arm": {"ratio": 0.75319, "lowest": 0.7, "highest": 0.8}}}}'
+    )
+    (tmp_path / "benchmarks/results/demo/run.json").write_text('{"loss": 1.23456}')
+    text = "{{ step.json/one/an arm/ratio }} ({{ step.json/one/an arm/range }}), {{ demo/run.json/loss }}"
+    assert building.filled_in(text, "page.md", tmp_path) == "0.75 (0.70 to 0.80), 1.235"
+    with pytest.raises(KeyError):
+        building.filled_in("{{ step.json/two/ratio }}", "page.md", tmp_path)
+
+
+# What the pages list
+
+
+def test_the_page_on_logs_lists_every_key() -> None:
+    listed = set(re.findall(r"^\| `(\w+)`", LOGS, flags=re.MULTILINE))
+    training = {*_STUDENT, *_TEACHER, "soft_loss_weight"} - {"teacher_positions"}
+    source = inspect.getsource(Course)
+    probed = set(re.findall(r'"((?:probe|handover)_\w+)":', source)) | {"probe_loss"}
+    held_out = set(re.findall(r'"(loss|perplexity|accuracy|agreement)"\]?:? ', inspect.getsource(held_out_metrics)))
+    held_out |= {"soft_loss", "teacher_hard_loss", "gap", "agreement", "loss"}
+    assert listed == {*training, *probed, *(f"eval_{name}" for name in held_out)}
+
+
+def test_the_page_on_weighting_lists_every_policy() -> None:
+    from hf_dwt.weighting import _policies
+
+    page = (ROOT / "docs/howto/weighting.md").read_text()
+    own = {name for name, policy in _policies.items() if policy.__module__ == "hf_dwt.weighting"}
+    assert set(re.findall(r"^\| `(\w+)`", page, flags=re.MULTILINE)) == own

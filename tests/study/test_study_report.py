@@ -1,0 +1,249 @@
+"""The report: all that it must hold, from made-up lines, as Markdown and as one page that loads nothing."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from study_lines import arm, content, lines, written
+
+from benchmarks.study.lines import read_lines
+from benchmarks.study.report import write
+from benchmarks.study.sections import conditional_on
+
+SEEDS = {1: 0.50, 2: 0.52, 3: 0.54}
+PARTS = [
+    {"name": "tuning", "question": "Rates", "seeds": [101], "arms": {"alone": {}}},
+    {
+        "name": "quality",
+        "question": "1. Teacher quality",
+        "seeds": [1, 2, 3],
+        "arms": {"alone": {}, "weak": {}, "never": {}},
+    },
+    {"name": "growth", "question": "4. Growth & teaching", "seeds": [1, 2, 3], "arms": {"grown": {}}},
+    {"name": "headline", "question": "Headline", "seeds": [1, 2, 3], "arms": {"grown": {}}},
+]
+
+
+def moved(by, wobble=0.001):
+    return {seed: loss + by + wobble * (seed - 2) for seed, loss in SEEDS.items()}
+
+
+def study():
+    contents = [
+        content(f"rate-{rate:g}", 101, loss, part="tuning", learning_rate=rate)
+        for rate, loss in ((1e-3, 0.5), (2e-3, 0.6))
+    ]
+    contents += [*arm("alone", SEEDS), *arm("weak", moved(-0.05), teacher="weak", teacher_loss=0.8)]
+    contents += arm("bad", moved(0.05), teacher="bad", teacher_loss=1.5, fingerprint="bbbb")
+    contents += arm("grown", moved(-0.1), part="growth", start="exact", grown_from="weak")
+    contents += arm("grown-taught", moved(-0.08, 0.02), part="growth", start="exact", grown_from="weak", teacher="weak")
+    for share, by in ((20, 0.2), (30, 0.1), (40, -0.02)):
+        contents += arm(
+            f"grown/share-{share}", moved(by), part="headline", start="exact", grown_from="weak", steps=share
+        )
+    return contents
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({"parts": PARTS}))
+    return path
+
+
+@pytest.fixture
+def report(tmp_path, config) -> tuple[str, str, Path]:
+    markdown, page = write(written(tmp_path / "lines", study()), config, tmp_path / "out")
+    return markdown.read_text(), page.read_text(), tmp_path / "out"
+
+
+class Page(HTMLParser):
+    """Notes what a page loads, which ids it has, and whether its elements are closed in order."""
+
+    EMPTY = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loaded: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        self.tags.append(tag)
+        self.ids += [named["id"]] if "id" in named else []
+        sources = ["src", "srcset", "data", "poster", "xlink:href", *(["href"] if tag != "a" else [])]
+        self.loaded += [named[key] for key in sources if key in named]
+        self.loaded += re.findall(r"url\(([^)]*)\)", " ".join(value or "" for value in named.values()))
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.EMPTY:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def parsed(page: str) -> Page:
+    found = Page()
+    found.feed(page)
+    return found
+
+
+def section(markdown: str, heading: str) -> str:
+    return re.split(r"\n#+ ", markdown.split(f"# {heading}\n", 1)[1])[0]
+
+
+def test_the_page_loads_nothing_and_is_closed_in_order(report):
+    page = parsed(report[1])
+    assert page.open == []
+    assert "script" not in page.tags
+    assert [each for each in page.loaded if not each.strip("'\"").startswith("#")] == []
+    assert not re.search(r"@import|url\((?!#)", report[1])
+
+
+def test_a_page_that_loads_something_is_noticed():
+    for source in (
+        '<img src="https://a.b/c.png"/>',
+        '<link href="https://a.b/c.css"/>',
+        '<p style="background: url(x)">',
+    ):
+        assert parsed(source).loaded
+
+
+def test_the_page_is_wellformed_without_an_id_twice(report):
+    ids = parsed(report[1]).ids
+    assert len(ids) == len(set(ids)) > 0
+    ElementTree.fromstring(report[1].split("\n", 1)[1])
+
+
+def test_references_inside_of_figures_lead_somewhere(report):
+    page = parsed(report[1])
+    assert {each.strip("'\"").removeprefix("#") for each in page.loaded} <= set(page.ids)
+
+
+def test_the_page_is_made_for_phones_and_for_those_who_do_not_see_it(report):
+    page = report[1]
+    assert 'name="viewport"' in page
+    assert page.count("<svg") == page.count('role="img"') == page.count("<title>") - 1 > 0
+    assert page.count("<table>") == page.count("<caption>") == page.count('class="table"')
+
+
+def test_markdown_links_figures_that_are_there(report):
+    markdown, _, folder = report
+    linked = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", markdown)
+    assert {Path(path).stem for _, path in linked} >= {
+        "differences-quality",
+        "quality-quality",
+        "curves-molecules-4x128",
+    }
+    assert all((folder / path).is_file() for _, path in linked)
+    assert len(list((folder / "study_figures").iterdir())) == len(linked)
+
+
+def test_the_same_lines_make_the_same_bytes(report, tmp_path, config):
+    contents = list(reversed(study()))
+    write(written(tmp_path / "again", contents), config, tmp_path / "out2")
+    first = {path.relative_to(tmp_path / "out"): path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    second = {path.relative_to(tmp_path / "out2"): path.read_bytes() for path in (tmp_path / "out2").rglob("*.*")}
+    assert first == second
+
+
+def test_verdicts_are_those_of_the_intervals(report):
+    told = section(report[0], "Part quality")
+    assert re.search(r"`weak` against `alone`.*\*\*helps\*\*, -0\.0500", told)
+    assert re.search(r"`bad` against `alone`.*\*\*hurts\*\*, \+0\.0500", told)
+    assert "'helps' for teachers of q from 0.811 to 0.811" in told
+    assert "'hurts' for teachers of q from 0.338" in told
+
+
+def test_other_lines_make_another_report(tmp_path, config, report):
+    contents = study()
+    for each in contents:
+        if each["cell"]["arm"] == "weak":
+            each["final"]["loss"] += 0.2
+    markdown, _ = write(written(tmp_path / "other", contents), config, tmp_path / "out3")
+    assert re.search(r"`weak` against `alone`.*\*\*hurts\*\*, \+0\.1500", section(markdown.read_text(), "Part quality"))
+
+
+def test_the_models_that_a_part_rests_on_are_named(report):
+    for part in ("quality", "growth"):
+        assert "weak (trained by the study, seed 0)" in section(report[0], f"Part {part}")
+    published = [*arm("alone", SEEDS), *arm("taught", moved(0.1), teacher="albert", training_operations=None)]
+    assert (
+        conditional_on("quality", lines(published))
+        == "Conditional on these models, one of each name: albert (published)."
+    )
+
+
+def test_missing_cells_are_marked(report):
+    markdown = report[0]
+    assert "`quality/never/seed-1`, `quality/never/seed-2`" in section(markdown, "Part quality")
+    assert "Missing" not in section(markdown, "Part growth")
+
+
+def test_the_plan_tells_what_is_missing_and_what_parts_share(tmp_path, config):
+    wanted = [*arm("twin", SEEDS, part="growth"), content("lacking", 1, part="growth", steps=77)]
+    folder = written(tmp_path / "lines", study())
+    markdown, _ = write(folder, config, tmp_path / "out", planned=[each["cell"] for each in [*study(), *wanted]])
+    told = section(markdown.read_text(), "Part growth")
+    assert "**Missing cells**, 1: `growth/lacking/seed-1`" in told
+    assert re.search(r"\| twin \| 0\.5200 \| 0\.0200 \| 3 ", told)
+    assert "never" not in section(markdown.read_text(), "Part quality").split("Missing")[-1]
+
+
+def test_every_section_names_its_command(report):
+    for part in ("quality", "growth"):
+        assert f"`python -m benchmarks.study --only {part}`" in section(report[0], f"Part {part}")
+    assert "`python -m benchmarks.study --only headline`" in report[0]
+
+
+def test_the_headline_names_target_recipe_and_cost(report):
+    told = section(report[0], "Part headline")
+    assert "Target: 0.5200 nats" in told
+    assert "`grown`" in told
+    assert "at or below the aim of 0.40" in told
+    assert "https://arxiv.org/abs/2405.15319" in report[0]
+
+
+def test_rules_say_how_far_the_lines_keep_them(tmp_path, config, report):
+    assert "broken by seed 1, 2, 3, which screened too" in report[0]
+    assert "highest share of clipped steps of a run: 0.00 %" in report[0]
+    contents = [*study(), content("alone", 101, 0.5), content("clipped", 1, 0.5, steps=7, clipped=0.25)]
+    markdown, _ = write(written(tmp_path / "broken", contents), config, tmp_path / "out4")
+    assert "broken by seed 101, which tuned too" in markdown.read_text()
+    assert "highest share of clipped steps of a run: 25.00 %" in markdown.read_text()
+
+
+def test_learning_rates_show_the_grid_the_choice_and_an_edge(report):
+    told = section(report[0], "Learning rates")
+    assert "| 0.5000 | 0.6000 | 0.001 (at the edge of the grid) | 0.001 |" in told
+
+
+def test_an_empty_folder_makes_a_report_that_says_so(tmp_path, config):
+    (tmp_path / "lines").mkdir()
+    markdown, page = write(tmp_path / "lines", config, tmp_path / "out")
+    assert "Nothing of this part was run yet." in markdown.read_text()
+    assert "there is no target" in markdown.read_text()
+    assert parsed(page.read_text()).open == []
+
+
+def test_two_lines_of_one_cell_are_refused(tmp_path):
+    folder = written(tmp_path / "lines", [content(), content()])
+    with pytest.raises(ValueError, match=r"more than one line of quality/alone/seed-1: keep the one that counts"):
+        read_lines(folder)
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+    folder = written(tmp_path / "lines", [content()])
+    with (folder / "quality.jsonl").open("a") as file:
+        file.write(json.dumps(content(seed=2))[:-9])
+    assert [line.seed for line in read_lines(folder)] == [1]
