@@ -10,7 +10,7 @@ demo: $(VENV)/installed-demo
 	$(VENV)/bin/hf-dwt demo $(ARGS)
 
 bench: $(VENV)/installed-bench
-	for each in step data start teacher_costs; do $(RUN) benchmarks.$$each --rounds 2 $(ARGS) || exit; done
+	for each in step data start; do $(RUN) benchmarks.$$each --rounds 2 $(ARGS) || exit; done
 	$(RUN) benchmarks.growth --rounds 1
 
 docs: $(VENV)/installed-dev

@@ -67,7 +67,7 @@ def compare(setting: Setting, names: list[str], rounds: int, dataset: Dataset | 
 def memory(_: int) -> dict[str, Any]:
     """Peak of a short training, in a process that does nothing else."""
     setting = Setting(batch_size=32, num_steps=1)
-    peaks = {name: peak_in_child(peak_of_training, setting, name) for name in ("stock", "alone", "taught")}
+    peaks = {name: peak_in_child(peak_of_training, setting, name) for name in ("stock", "taught")}
     arms = {name: {"MiB": peak, "ratio": peak / peaks["stock"]} for name, peak in peaks.items()}
     return {"setting": repr(setting), "arms": arms}
 
