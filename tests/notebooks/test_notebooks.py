@@ -13,6 +13,7 @@ import sysconfig
 import venv
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,16 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def kinds_of_output(notebook: dict[str, Any]) -> list[list[str]]:
-    """What each code cell shows: streams, and the kinds of what it displays."""
+    """What each code cell shows: streams, in however many pieces they came, and the kinds of what it displays."""
+    shown = [[None, *map(_kind, cell["outputs"])] for cell in cells(notebook, "code")]
     return [
-        [each.get("name") or " ".join(sorted(each.get("data", [each["output_type"]]))) for each in cell["outputs"]]
-        for cell in cells(notebook, "code")
+        [kind for before, kind in pairwise(kinds) if kind != before or kind not in ("stdout", "stderr")]
+        for kinds in shown
     ]
+
+
+def _kind(output: dict[str, Any]) -> str:
+    return str(output.get("name") or " ".join(sorted(output.get("data", [output["output_type"]]))))
 
 
 def faults(notebook: dict[str, Any]) -> list[str]:
