@@ -35,7 +35,7 @@ from transformers.utils import logging
 from hf_dwt.data import train_tokenizer
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # A shell starts what runs in the background so, and every process that a test starts and interrupts would inherit it.
+    # A shell starts so what runs in the background; the processes that tests start and interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SENTENCES = [
