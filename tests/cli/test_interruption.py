@@ -1,6 +1,7 @@
 """Ctrl-C in a real process: it ends with 130, and the command that it prints goes on."""
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -53,7 +54,9 @@ def after_file(path: str) -> Ready:
 def interrupted(words: list[str], ready: Ready) -> str:
     """Start a command, send it SIGINT when it is ready, and return what it says on stderr."""
     command = [sys.executable, "-u", "-m", "hf_dwt.cli", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # As many threads as here, where it is gone on: sums that are split otherwise round otherwise.
+    settings = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert ready(process), process.communicate()
             process.send_signal(signal.SIGINT)
