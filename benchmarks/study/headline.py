@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from math import inf
 from statistics import fmean, median
+from typing import Any
 
 from benchmarks.study.costs import Clock, mean, training_operations
 from benchmarks.study.crossing import SHARES, Crossing, crossing, share_of
 from benchmarks.study.lines import TEACHERS, TUNING, Choices, Line, StepTime, by_seed
 
-PART = "headline"
 AIM = 0.40
 
 
@@ -134,6 +134,21 @@ class Headline:
     def budget(self) -> int:
         """Steps."""
         return next(iter(self.alone.values())).choices.steps
+
+
+def parts_of_headlines(lines: Iterable[Line], planned: Iterable[Mapping[str, Any]] = ()) -> set[str]:
+    """Names of the parts that ask for several budgets of one student: those that tune or train teachers do not count.
+
+    Args:
+        lines: All.
+        planned: The `cell` of every line that there should be.
+    """
+    budgets: dict[tuple[str, str, str], set[int]] = {}
+    for line in lines:
+        budgets.setdefault((line.part, line.choices.inputs, line.choices.size), set()).add(line.choices.steps)
+    for cell in planned:
+        budgets.setdefault((cell["part"], cell["inputs"], cell["size"]), set()).add(cell["steps"])
+    return {part for (part, _, _), steps in budgets.items() if len(steps) > 1} - {TUNING, TEACHERS}
 
 
 def headlines_of(part: str, lines: Sequence[Line], times: Sequence[StepTime] = ()) -> list[Headline]:

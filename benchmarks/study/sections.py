@@ -179,10 +179,9 @@ def _arms_table(arms: Sequence[Arm], lines: Sequence[Line]) -> Table:
 
 
 def _arm_row(arm: Arm, lines: Sequence[Line]) -> list[str]:
-    found, ratio = summarise(list(arm.losses.values())), cost_ratio(arm, lines)
+    found, cost = summarise(list(arm.losses.values())), f"x{cost_ratio(arm):.3f}"
     counted = [line.clipped for line in arm.lines.values() if line.clipped is not None]
     clipped = words.percent(fmean(counted)) if counted else "not counted"
-    cost = "no stand-alone run" if ratio is None else f"x{ratio:.3f}"
     figures = [words.loss(found.mean), words.spread(found), str(found.num_seeds), words.seeds(arm.lines)]
     return [arm.name, *figures, words.rates(arm.rates), cost, _equal_cost(arm, lines), clipped]
 

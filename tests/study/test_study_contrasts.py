@@ -106,7 +106,7 @@ def test_equal_cost_needs_a_run_annealed_to_that_cost():
     taught = arm("taught", moved(-0.05), teacher="small")
     base = [*arm("alone", LOSSES), *taught]
     (found,) = [each for each in arms_of(lines(base)) if each.name == "taught"]
-    assert cost_ratio(found, lines(base)) == pytest.approx(340 / 300)
+    assert cost_ratio(found) == pytest.approx(340 / 300)
     assert at_equal_cost(found, lines(base)) is None
     longer = arm("longer", moved(-0.08), steps=113)
     compared, steps = at_equal_cost(found, lines([*base, *longer]))

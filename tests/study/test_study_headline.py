@@ -8,7 +8,7 @@ from study_lines import content, lines
 
 from benchmarks.study.costs import training_operations
 from benchmarks.study.crossing import crossing, share_of
-from benchmarks.study.headline import headlines_of
+from benchmarks.study.headline import headlines_of, parts_of_headlines
 from benchmarks.study.lines import StepTime
 from benchmarks.study.time_to_target import best_sentence, headline_blocks
 
@@ -189,9 +189,10 @@ def test_a_rate_that_was_not_tuned_is_told():
         content(f"rate-{rate}", 101, loss, part="tuning", learning_rate=rate)
         for rate, loss in ((1e-3, 0.5), (2e-3, 0.6))
     ]
-    assert "not shown to be the tuned one" in text([alone()])
+    assert "not shown to be tuned" in text([alone()])
     assert "the lowest of its tuning" in text([alone(), *tuning])
-    assert "not shown to be the tuned one" in text([alone(learning_rate=2e-3), *tuning])
+    assert "not the lowest of its tuning" in text([alone(learning_rate=2e-3), *tuning])
+    assert "the lowest of the tuning of 4x128" in text([alone(size="4x256"), *tuning])
 
 
 def text(contents):
@@ -222,3 +223,11 @@ def test_the_cheapest_recipe_may_be_another_one_if_its_teachers_training_counts(
 def test_the_target_is_of_the_seeds_of_the_part():
     contents = [alone(11, 0.5), *runs({0.2: 0.4}, 11), content("alone", 1, 0.1, part="screening")]
     assert headline(contents).target == 0.5
+
+
+def test_a_headline_is_asked_for_by_parts_with_several_budgets():
+    contents = [alone(), *runs({0.2: 0.4}), content(), content("small", steps=50, part="tuning")]
+    contents += [content("wide", size="4x256", steps=50)]
+    assert parts_of_headlines(lines(contents)) == {"headline"}
+    planned = [content(steps=steps, part="budgets")["cell"] for steps in (40, 100)]
+    assert parts_of_headlines([], planned) == {"budgets"}

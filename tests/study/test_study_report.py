@@ -215,11 +215,11 @@ def test_the_headline_names_target_recipe_and_cost(report):
 
 
 def test_rules_say_how_far_the_lines_keep_them(tmp_path, config, report):
-    assert "broken by seed 1, 2, 3, which screened too" in report[0]
+    assert "no seed that tuned is used elsewhere, and none that screened confirms" in report[0]
     assert "highest share of clipped steps of a run: 0.00 %" in report[0]
-    contents = [*study(), content("alone", 101, 0.5), content("clipped", 1, 0.5, steps=7, clipped=0.25)]
+    contents = [*study(), content("alone", 101, 0.5), content("clipped", 1, 0.5, part="confirmation", clipped=0.25)]
     markdown, _ = write(written(tmp_path / "broken", contents), config, tmp_path / "out4")
-    assert "broken by seed 101, which tuned too" in markdown.read_text()
+    assert "broken by seed 101, which tuned too and broken by seed 1, which screened too" in markdown.read_text()
     assert "highest share of clipped steps of a run: 25.00 %" in markdown.read_text()
 
 
@@ -232,8 +232,15 @@ def test_an_empty_folder_makes_a_report_that_says_so(tmp_path, config):
     (tmp_path / "lines").mkdir()
     markdown, page = write(tmp_path / "lines", config, tmp_path / "out")
     assert "Nothing of this part was run yet." in markdown.read_text()
-    assert "there is no target" in markdown.read_text()
+    assert "No part asks for several budgets." in markdown.read_text()
     assert parsed(page.read_text()).open == []
+
+
+def test_a_part_that_asks_for_budgets_without_a_target_says_so(tmp_path, config):
+    planned = [content("grown", 1, part="headline", steps=steps)["cell"] for steps in (40, 100)]
+    (tmp_path / "lines").mkdir()
+    markdown, _ = write(tmp_path / "lines", config, tmp_path / "out", planned=planned)
+    assert "there is no target" in section(markdown.read_text(), "Part headline")
 
 
 def test_two_lines_of_one_cell_are_refused(tmp_path):
