@@ -1,8 +1,8 @@
 """How much of the stand-alone student's cost a recipe needs for the same held-out loss, its teacher included."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from math import inf
 from statistics import fmean, median
 from typing import Any
@@ -232,15 +232,8 @@ def _told_apart(group: Sequence[Line]) -> list[list[Line]]:
 
 
 def _name(group: Sequence[Line]) -> str:
-    """What the names of the arms share, without the budget at their ends."""
-    names = sorted({line.arm for line in group})
-    if len(names) == 1:
-        return names[0]
-    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    shared = (
-        "".join(letters[0] for letters in same).rstrip("0123456789.-_/ ").removesuffix("steps").removesuffix("share")
-    )
-    return shared.rstrip("-_/ ") or names[0]
+    """Of the arm, without the budget at its end."""
+    return min(re.sub(r"/(share|steps)-[0-9.]+$", "", line.arm) for line in group)
 
 
 _NOT_REACHED = Costs(inf, inf, inf, inf)

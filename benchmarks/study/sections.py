@@ -94,7 +94,8 @@ def places(standings: Sequence[Standing], lines: Sequence[Line]) -> list[Block]:
         f"A teacher is weak only if the student alone overtakes it in the first half of its budget and "
         f"ends at least {MARGIN} nats better, beside every seed's run. It is overtaken at the first evaluation whose "
         "loss is at or below the teacher's on the same examples. Quality q is the share of the way from the unigram "
-        "model (0) to the student alone (1) that the teacher has come, as `hf-dwt assess` tells it."
+        "model (0) to the student alone (1) that the teacher has come, as `hf-dwt assess` tells it; it is "
+        "not defined where the unigram model's loss was not measured, or the student alone did not beat it."
     )
     table = Table("Teachers beside the student alone", _PLACE_COLUMNS, [_place_row(each) for each in standings])
     return [Paragraph(rule), table, *_curves(standings, lines)]
@@ -136,7 +137,7 @@ def _place_row(standing: Standing) -> list[str]:
         words.median_of(shares, ".2f"),
         str(len(standing.places)),
         f"{standing.behind:+.4f}",
-        "no unigram loss" if standing.quality is None else f"{standing.quality:.3f}",
+        "not defined" if standing.quality is None else f"{standing.quality:.3f}",
         standing.verdict,
     ]
 

@@ -177,7 +177,7 @@ def test_the_cheapest_recipe_is_named_and_measured_against_the_aim():
     cheap, dear = runs({0.2: 0.4}), runs({0.75: 0.4}, weighting="linear", soft_loss_weight=4.0)
     dear = [{**each, "cell": {**each["cell"], "arm": "dear", "id": "headline/dear/seed-1"}} for each in dear]
     told = best_sentence(headline([alone(), *cheap, *dear]), "molecules 4x128")
-    assert "`taught/share-0.2`" in told
+    assert "`taught`" in told
     assert "0.227" in told
     assert "at or below the aim of 0.40" in told
     assert "above the aim" in best_sentence(headline([alone(), *dear]), "molecules 4x128")
@@ -216,7 +216,7 @@ def test_the_cheapest_recipe_may_be_another_one_if_its_teachers_training_counts(
     for each in cheap_teacher:
         each["cell"] |= {"arm": "cheap-teacher", "id": "headline/cheap-teacher/seed-1"}
     told = best_sentence(headline([alone(), *dear_teacher, *cheap_teacher]), "molecules 4x128")
-    assert "the cheapest recipe, `taught/share-0.2`" in told
+    assert "the cheapest recipe, `taught`" in told
     assert "the teacher's training included the cheapest is `cheap-teacher`, at 0.350" in told
 
 
