@@ -76,6 +76,12 @@ def test_unpaired_seeds_are_left_out_and_said():
     assert "left out, since only one of the two was run: seeds 3, 9" in found.flags
 
 
+@pytest.mark.parametrize("part", ["tuning", "teachers"])
+def test_runs_that_tuned_or_trained_a_teacher_are_no_reference(part):
+    found = contrast([*arm("alone", LOSSES, part=part), *arm("taught", moved(-0.05), teacher="small")], ALONE)
+    assert found.paired is None
+
+
 def test_a_missing_reference_is_said_and_nothing_is_compared():
     found = contrast(arm("taught", LOSSES, teacher="small"), ALONE)
     assert found.paired is None
