@@ -228,6 +228,14 @@ def test_learning_rates_show_the_grid_the_choice_and_an_edge(report):
     assert "| 0.5000 | 0.6000 | 0.001 (at the edge of the grid) | 0.001 |" in told
 
 
+def test_a_grid_that_is_not_whole_is_told(tmp_path, config):
+    contents = [*study(), content("grown-rate", 101, 0.4, part="tuning", start="exact", grown_from="weak")]
+    markdown, _ = write(written(tmp_path / "lines", contents), config, tmp_path / "out")
+    assert "| 0.4000 | not run | 0.001 (others are missing) | 0.001 |" in section(
+        markdown.read_text(), "Learning rates"
+    )
+
+
 def test_an_empty_folder_makes_a_report_that_says_so(tmp_path, config):
     (tmp_path / "lines").mkdir()
     markdown, page = write(tmp_path / "lines", config, tmp_path / "out")
