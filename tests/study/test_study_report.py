@@ -110,6 +110,13 @@ def test_the_page_loads_nothing_and_is_closed_in_order(report):
     assert not re.search(r"@import|url\((?!#)", report[1])
 
 
+def test_marks_of_markdown_become_elements_one_inside_of_the_other(report):
+    text = "".join(re.split(r"<style.*?</style>|<svg.*?</svg>", report[1], flags=re.DOTALL))
+    assert "`" not in text
+    assert "**" not in text
+    assert "<strong>molecules 4x128: the cheapest recipe, <code>grown</code>," in text
+
+
 def test_a_page_that_loads_something_is_noticed():
     for source in (
         '<img src="https://a.b/c.png"/>',
