@@ -149,10 +149,9 @@ def at_equal_cost(arm: Arm, lines: Iterable[Line]) -> tuple[Paired | None, int] 
     return paired(arm.losses, {seed: line.loss for seed, line in runs.items()}), steps
 
 
-def cost_ratio(arm: Arm, lines: Sequence[Line]) -> float | None:
-    """Operations of an arm to those of the student alone at equal steps; None if that was not run."""
-    alone = reference_lines(arm.choices.baseline(), "", lines)
-    return arm.operations / median(line.operations for line in alone.values()) if alone else None
+def cost_ratio(arm: Arm) -> float:
+    """Operations of an arm to those of the student alone at equal steps."""
+    return arm.operations / median(line.alone_operations for line in arm.lines.values())
 
 
 def interactions_of(part: str, lines: Sequence[Line]) -> list[Interaction]:

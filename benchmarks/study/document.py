@@ -175,7 +175,7 @@ def _piece(text: str) -> str:
     if text.startswith("`") and text.endswith("`") and len(text) > 2:
         return f"<code>{escape(text[1:-1])}</code>"
     if text.startswith("**") and text.endswith("**") and len(text) > 4:
-        return f"<strong>{escape(text[2:-2])}</strong>"
+        return f"<strong>{_inline(text[2:-2])}</strong>"
     if text.startswith("https://"):
         address = text.rstrip(".")
         return f'<a href="{escape(address)}">{escape(address)}</a>{text[len(address) :]}'

@@ -1,16 +1,16 @@
 """How much of the stand-alone student's cost a recipe needs for the same held-out loss, its teacher included."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from math import inf
 from statistics import fmean, median
+from typing import Any
 
 from benchmarks.study.costs import Clock, mean, training_operations
 from benchmarks.study.crossing import SHARES, Crossing, crossing, share_of
 from benchmarks.study.lines import TEACHERS, TUNING, Choices, Line, StepTime, by_seed
 
-PART = "headline"
 AIM = 0.40
 
 
@@ -136,6 +136,21 @@ class Headline:
         return next(iter(self.alone.values())).choices.steps
 
 
+def parts_of_headlines(lines: Iterable[Line], planned: Iterable[Mapping[str, Any]] = ()) -> set[str]:
+    """Names of the parts that ask for several budgets of one student: those that tune or train teachers do not count.
+
+    Args:
+        lines: All.
+        planned: The `cell` of every line that there should be.
+    """
+    budgets: dict[tuple[str, str, str], set[int]] = {}
+    for line in lines:
+        budgets.setdefault((line.part, line.choices.inputs, line.choices.size), set()).add(line.choices.steps)
+    for cell in planned:
+        budgets.setdefault((cell["part"], cell["inputs"], cell["size"]), set()).add(cell["steps"])
+    return {part for (part, _, _), steps in budgets.items() if len(steps) > 1} - {TUNING, TEACHERS}
+
+
 def headlines_of(part: str, lines: Sequence[Line], times: Sequence[StepTime] = ()) -> list[Headline]:
     """Compute the time-to-target ratios of a part, one headline for each data set and size.
 
@@ -217,15 +232,8 @@ def _told_apart(group: Sequence[Line]) -> list[list[Line]]:
 
 
 def _name(group: Sequence[Line]) -> str:
-    """What the names of the arms share, without the budget at their ends."""
-    names = sorted({line.arm for line in group})
-    if len(names) == 1:
-        return names[0]
-    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    shared = (
-        "".join(letters[0] for letters in same).rstrip("0123456789.-_/ ").removesuffix("steps").removesuffix("share")
-    )
-    return shared.rstrip("-_/ ") or names[0]
+    """Of the arm, without the budget at its end."""
+    return min(re.sub(r"/(share|steps)-[0-9.]+$", "", line.arm) for line in group)
 
 
 _NOT_REACHED = Costs(inf, inf, inf, inf)

@@ -11,6 +11,7 @@ from hf_dwt.comparison import Point
 TIMES = "times.jsonl"
 TUNING = "tuning"
 TEACHERS = "teachers"
+CONFIRMATION = "confirmation"
 _CHOICES = ("inputs", "size", "start", "teacher", "grown_from", "temperature", "dropout", "steps")
 _WEIGHTING = ("weighting", "soft_loss_weight", "final_soft_loss_weight", "weighting_kwargs")
 # What a cell is called, and how its steps and learning rate were told: no choices beside these.
@@ -107,6 +108,7 @@ class Line:
         teacher: That taught.
         parent: That the student was grown from.
         operations: Of the run, by arithmetic, all of the teacher's included.
+        alone_operations: Those that the student alone takes for as many steps.
         clipped: Share of steps whose gradient was clipped; None if nobody counted.
         seconds: Of the cell, as it was run.
         cores: It ran on.
@@ -131,6 +133,7 @@ class Line:
     teacher: Model | None
     parent: Model | None
     operations: int
+    alone_operations: int
     clipped: float | None
     seconds: float
     cores: int
@@ -217,6 +220,7 @@ def as_line(content: Mapping[str, Any], told_apart_by: frozenset[str] = frozense
         teacher=_model(content["teacher"]),
         parent=_model(content["grown_from"]),
         operations=cost["operations"],
+        alone_operations=run["steps"] * cost["standalone_step"],
         clipped=content["clipped"],
         seconds=content["seconds"],
         cores=content["cores"],

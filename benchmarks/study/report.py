@@ -11,8 +11,8 @@ from benchmarks.study import words
 from benchmarks.study.contrasts import SAME_COST
 from benchmarks.study.crossing import SHARES
 from benchmarks.study.document import FIGURES, Block, Figure, Heading, Items, Paragraph, Table, as_html, as_markdown
-from benchmarks.study.headline import PART, headlines_of
-from benchmarks.study.lines import TEACHERS, TUNING, Line, StepTime, as_planned, read_lines, read_times
+from benchmarks.study.headline import headlines_of, parts_of_headlines
+from benchmarks.study.lines import CONFIRMATION, TEACHERS, TUNING, Line, StepTime, as_planned, read_lines, read_times
 from benchmarks.study.missing import StudyPart, missing_cells
 from benchmarks.study.sections import answers, learning_rates, places
 from benchmarks.study.statistics import LEVEL
@@ -108,17 +108,19 @@ def report(
         command: Likewise.
     """
     runs, lines = lines, as_planned(lines, planned)
-    placed = standings(lines)
+    placed, of_headline = standings(lines), parts_of_headlines(lines, planned)
+    targets, others = ([part for part in parts if (part.name in of_headline) == each] for each in (True, False))
     missing = {part.name: missing_cells(part, lines, planned) for part in parts}
     blocks: list[Block] = [Heading(1, TITLE), *_opening(command), Heading(2, "Rules of fairness"), *_rules(lines)]
-    blocks += [Heading(2, "Headline: time to target"), *_headline(lines, times, parts, missing, command)]
+    blocks += [Heading(2, "Headline: time to target"), *_headline(lines, times, targets, missing, command)]
     blocks += [Heading(2, "Where the teachers stand"), *places(placed, lines), _made_by([TEACHERS], command)]
-    for question, group in _by_question(parts).items():
+    for question, group in _by_question(others).items():
         blocks.append(Heading(2, question))
         for part in group:
             blocks += [Heading(3, f"Part {part.name}"), *answers(part.name, lines, placed)]
             blocks += [*_missing_note(missing[part.name]), _made_by([part.name], command)]
-    blocks += [Heading(2, "Learning rates"), *learning_rates(lines), _made_by([TUNING], command)]
+    blocks += [Heading(2, "Learning rates"), *learning_rates(lines)]
+    blocks += [*_missing_note(missing.get(TUNING, ())), _made_by([TUNING], command)]
     blocks += [Heading(2, "How the numbers are made"), Items(_METHODS)]
     return [*blocks, Heading(2, "What was run"), *_inventory(runs, lines, parts, missing)]
 
@@ -172,14 +174,14 @@ def _rules(lines: Sequence[Line]) -> list[Block]:
 
 
 def _shared_seeds(lines: Sequence[Line]) -> str:
-    """Say whether seeds that tuned were used elsewhere, or those of the screening for the headline."""
+    """Say whether seeds that tuned were used elsewhere, or those of the screening to confirm."""
     tuning = {line.seed for line in lines if line.part == TUNING}
     rest = [line for line in lines if line.part not in (TUNING, TEACHERS)]
-    confirming = {line.seed for line in rest if line.part.startswith(PART)}
-    screening = {line.seed for line in rest if not line.part.startswith(PART)}
+    confirming = {line.seed for line in rest if line.part == CONFIRMATION}
+    screening = {line.seed for line in rest if line.part != CONFIRMATION}
     broken = ((tuning & (confirming | screening), "tuned"), (confirming & screening, "screened"))
     told = [f"broken by seed {words.seeds(shared)}, which {what} too" for shared, what in broken if shared]
-    return f" Here {' and '.join(told) or 'no seed that tuned or screened confirms the headline'}."
+    return f" Here {' and '.join(told) or 'no seed that tuned is used elsewhere, and none that screened confirms'}."
 
 
 def _headline(
@@ -190,22 +192,24 @@ def _headline(
     command: str,
 ) -> list[Block]:
     blocks: list[Block] = []
-    for part in (each.name for each in parts if each.name.startswith(PART)):
-        found = headlines_of(part, lines, times)
-        blocks.append(Heading(3, f"Part {part}"))
+    for part in parts:
+        found = headlines_of(part.name, lines, times)
+        blocks += [Heading(3, f"Part {part.name}"), *([Paragraph(part.question)] if part.question else [])]
         if not found:
             blocks.append(Paragraph("No stand-alone run over the whole budget was made yet: there is no target."))
         for headline in found:
             blocks += headline_blocks(headline, lines)
-        blocks += [*_missing_note(missing[part]), _made_by([part], command)]
+        blocks += [*_missing_note(missing[part.name]), _made_by([part.name], command)]
+    if not parts:
+        blocks.append(Paragraph("No part asks for several budgets."))
     return [*blocks, anchors()]
 
 
 def _by_question(parts: Sequence[StudyPart]) -> dict[str, list[StudyPart]]:
-    """Parts under their questions; teachers, tuning and headline have sections of their own."""
+    """Parts under their questions; teachers and tuning have sections of their own."""
     groups: dict[str, list[StudyPart]] = {}
     for part in parts:
-        if part.name not in (TEACHERS, TUNING) and not part.name.startswith(PART):
+        if part.name not in (TEACHERS, TUNING):
             groups.setdefault(part.question or part.name, []).append(part)
     return groups
 

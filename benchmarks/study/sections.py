@@ -94,7 +94,8 @@ def places(standings: Sequence[Standing], lines: Sequence[Line]) -> list[Block]:
         f"A teacher is weak only if the student alone overtakes it in the first half of its budget and "
         f"ends at least {MARGIN} nats better, beside every seed's run. It is overtaken at the first evaluation whose "
         "loss is at or below the teacher's on the same examples. Quality q is the share of the way from the unigram "
-        "model (0) to the student alone (1) that the teacher has come, as `hf-dwt assess` tells it."
+        "model (0) to the student alone (1) that the teacher has come, as `hf-dwt assess` tells it; it is "
+        "not defined where the unigram model's loss was not measured, or the student alone did not beat it."
     )
     table = Table("Teachers beside the student alone", _PLACE_COLUMNS, [_place_row(each) for each in standings])
     return [Paragraph(rule), table, *_curves(standings, lines)]
@@ -108,7 +109,8 @@ def learning_rates(lines: Sequence[Line]) -> list[Block]:
     rates = sorted({rate for family in families for rate in family.losses})
     rows = []
     for each in families:
-        edge = " (at the edge of the grid)" if each.is_at_edge else ""
+        lacking = " (others are missing)" if len(each.losses) < len(rates) else ""
+        edge = lacking or (" (at the edge of the grid)" if each.is_at_edge else "")
         name = (
             f"{each.inputs} {each.size}, {each.start}, {'taught' if each.is_taught else 'alone'}, {each.steps:,} steps"
         )
@@ -136,7 +138,7 @@ def _place_row(standing: Standing) -> list[str]:
         words.median_of(shares, ".2f"),
         str(len(standing.places)),
         f"{standing.behind:+.4f}",
-        "no unigram loss" if standing.quality is None else f"{standing.quality:.3f}",
+        "not defined" if standing.quality is None else f"{standing.quality:.3f}",
         standing.verdict,
     ]
 
@@ -179,10 +181,9 @@ def _arms_table(arms: Sequence[Arm], lines: Sequence[Line]) -> Table:
 
 
 def _arm_row(arm: Arm, lines: Sequence[Line]) -> list[str]:
-    found, ratio = summarise(list(arm.losses.values())), cost_ratio(arm, lines)
+    found, cost = summarise(list(arm.losses.values())), f"x{cost_ratio(arm):.3f}"
     counted = [line.clipped for line in arm.lines.values() if line.clipped is not None]
     clipped = words.percent(fmean(counted)) if counted else "not counted"
-    cost = "no stand-alone run" if ratio is None else f"x{ratio:.3f}"
     figures = [words.loss(found.mean), words.spread(found), str(found.num_seeds), words.seeds(arm.lines)]
     return [arm.name, *figures, words.rates(arm.rates), cost, _equal_cost(arm, lines), clipped]
 

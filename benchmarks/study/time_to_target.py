@@ -87,13 +87,7 @@ def _run_columns() -> list[str]:
 
 def _target_text(headline: Headline, where: str, lines: Sequence[Line]) -> str:
     rates = sorted({line.learning_rate for line in headline.alone.values()})
-    tuned = [
-        family.best
-        for family in families_of(lines)
-        if (family.inputs, family.size) == _data_of(headline) and family.start == "random" and not family.is_taught
-    ]
-    is_tuned = bool(tuned) and set(rates) <= set(tuned)
-    told = "the lowest of its tuning" if is_tuned else "not shown to be the tuned one"
+    told = _tuned(headline, rates, lines)
     return (
         f"Target: {words.loss(headline.target)} nats, the mean final loss of the {where} student alone, annealed over "
         f"all {headline.budget:,} steps (seeds {words.seeds(headline.alone)}; learning rate {words.rates(rates)}, "
@@ -102,9 +96,15 @@ def _target_text(headline: Headline, where: str, lines: Sequence[Line]) -> str:
     )
 
 
-def _data_of(headline: Headline) -> tuple[str, str]:
-    first = next(iter(headline.alone.values()))
-    return first.choices.inputs, first.choices.size
+def _tuned(headline: Headline, rates: Sequence[float], lines: Sequence[Line]) -> str:
+    """Whether the student alone has the rate that tuning found for it, or for another size."""
+    first = next(iter(headline.alone.values())).choices
+    fitting = [each for each in families_of(lines) if (each.inputs, each.start) == (first.inputs, first.start)]
+    best = {each.size: each.best for each in fitting if not each.is_taught}
+    if first.size in best:
+        return "the lowest of its tuning" if rates == [best[first.size]] else "not the lowest of its tuning"
+    elsewhere = [size for size, rate in sorted(best.items()) if rates == [rate]]
+    return f"the lowest of the tuning of {', '.join(elsewhere)}" if elsewhere else "not shown to be tuned"
 
 
 def _row(recipe: Recipe) -> list[str]:
@@ -154,9 +154,8 @@ def _notes(headline: Headline) -> list[str]:
     for recipe in headline.recipes:
         if recipe.choices.is_baseline:
             continue
-        if missing := recipe.missing(headline.alone):
-            told = ", ".join(f"{share:g} of seed {seed}" for share, seed in missing)
-            notes.append(f"`{recipe.name}`: not run: {told}.")
+        if missing := _missing(recipe, headline):
+            notes.append(f"`{recipe.name}`: not run: {missing}.")
         if recipe.unpaired:
             notes.append(
                 f"`{recipe.name}`: left out for lack of a stand-alone run: seed {words.seeds(recipe.unpaired)}."
@@ -171,3 +170,15 @@ def _notes(headline: Headline) -> list[str]:
                 notes.append(f"`{recipe.name}`, {whose}: misses the target again at {shares}.")
     notes += [f"`{each}` has a budget that is no share of the grid and does not count." for each in headline.odd]
     return notes
+
+
+def _missing(recipe: Recipe, headline: Headline) -> str:
+    """Shares that were not run at all, and those that some seeds lack."""
+    lacking: dict[float, list[int]] = {}
+    for share, seed in recipe.missing(headline.alone):
+        lacking.setdefault(share, []).append(seed)
+    told = [
+        f"{share:g}" if len(seeds) == len(headline.alone) else f"{share:g} of seed {words.seeds(seeds)}"
+        for share, seeds in sorted(lacking.items())
+    ]
+    return "; ".join(told)

@@ -76,6 +76,12 @@ def test_unpaired_seeds_are_left_out_and_said():
     assert "left out, since only one of the two was run: seeds 3, 9" in found.flags
 
 
+@pytest.mark.parametrize("part", ["tuning", "teachers"])
+def test_runs_that_tuned_or_trained_a_teacher_are_no_reference(part):
+    found = contrast([*arm("alone", LOSSES, part=part), *arm("taught", moved(-0.05), teacher="small")], ALONE)
+    assert found.paired is None
+
+
 def test_a_missing_reference_is_said_and_nothing_is_compared():
     found = contrast(arm("taught", LOSSES, teacher="small"), ALONE)
     assert found.paired is None
@@ -106,7 +112,7 @@ def test_equal_cost_needs_a_run_annealed_to_that_cost():
     taught = arm("taught", moved(-0.05), teacher="small")
     base = [*arm("alone", LOSSES), *taught]
     (found,) = [each for each in arms_of(lines(base)) if each.name == "taught"]
-    assert cost_ratio(found, lines(base)) == pytest.approx(340 / 300)
+    assert cost_ratio(found) == pytest.approx(340 / 300)
     assert at_equal_cost(found, lines(base)) is None
     longer = arm("longer", moved(-0.08), steps=113)
     compared, steps = at_equal_cost(found, lines([*base, *longer]))

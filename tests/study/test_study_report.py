@@ -110,6 +110,13 @@ def test_the_page_loads_nothing_and_is_closed_in_order(report):
     assert not re.search(r"@import|url\((?!#)", report[1])
 
 
+def test_marks_of_markdown_become_elements_one_inside_of_the_other(report):
+    text = "".join(re.split(r"<style.*?</style>|<svg.*?</svg>", report[1], flags=re.DOTALL))
+    assert "`" not in text
+    assert "**" not in text
+    assert "<strong>molecules 4x128: the cheapest recipe, <code>grown</code>," in text
+
+
 def test_a_page_that_loads_something_is_noticed():
     for source in (
         '<img src="https://a.b/c.png"/>',
@@ -215,11 +222,11 @@ def test_the_headline_names_target_recipe_and_cost(report):
 
 
 def test_rules_say_how_far_the_lines_keep_them(tmp_path, config, report):
-    assert "broken by seed 1, 2, 3, which screened too" in report[0]
+    assert "no seed that tuned is used elsewhere, and none that screened confirms" in report[0]
     assert "highest share of clipped steps of a run: 0.00 %" in report[0]
-    contents = [*study(), content("alone", 101, 0.5), content("clipped", 1, 0.5, steps=7, clipped=0.25)]
+    contents = [*study(), content("alone", 101, 0.5), content("clipped", 1, 0.5, part="confirmation", clipped=0.25)]
     markdown, _ = write(written(tmp_path / "broken", contents), config, tmp_path / "out4")
-    assert "broken by seed 101, which tuned too" in markdown.read_text()
+    assert "broken by seed 101, which tuned too and broken by seed 1, which screened too" in markdown.read_text()
     assert "highest share of clipped steps of a run: 25.00 %" in markdown.read_text()
 
 
@@ -228,12 +235,27 @@ def test_learning_rates_show_the_grid_the_choice_and_an_edge(report):
     assert "| 0.5000 | 0.6000 | 0.001 (at the edge of the grid) | 0.001 |" in told
 
 
+def test_a_grid_that_is_not_whole_is_told(tmp_path, config):
+    contents = [*study(), content("grown-rate", 101, 0.4, part="tuning", start="exact", grown_from="weak")]
+    markdown, _ = write(written(tmp_path / "lines", contents), config, tmp_path / "out")
+    assert "| 0.4000 | not run | 0.001 (others are missing) | 0.001 |" in section(
+        markdown.read_text(), "Learning rates"
+    )
+
+
 def test_an_empty_folder_makes_a_report_that_says_so(tmp_path, config):
     (tmp_path / "lines").mkdir()
     markdown, page = write(tmp_path / "lines", config, tmp_path / "out")
     assert "Nothing of this part was run yet." in markdown.read_text()
-    assert "there is no target" in markdown.read_text()
+    assert "No part asks for several budgets." in markdown.read_text()
     assert parsed(page.read_text()).open == []
+
+
+def test_a_part_that_asks_for_budgets_without_a_target_says_so(tmp_path, config):
+    planned = [content("grown", 1, part="headline", steps=steps)["cell"] for steps in (40, 100)]
+    (tmp_path / "lines").mkdir()
+    markdown, _ = write(tmp_path / "lines", config, tmp_path / "out", planned=planned)
+    assert "there is no target" in section(markdown.read_text(), "Part headline")
 
 
 def test_two_lines_of_one_cell_are_refused(tmp_path):

@@ -38,7 +38,7 @@ def test_half_of_the_budget_and_three_hundredths_are_just_enough():
 
 
 def test_a_teacher_that_is_weak_beside_some_seeds_only_is_not_called_weak():
-    pair = [(seed, curve) for seed, curve in ((1, [(40, 0.7), (100, 0.5)]), (2, [(60, 0.7), (100, 0.5)]))]
+    pair = [(seed, curve) for seed, curve in ((1, [(60, 0.7), (100, 0.5)]), (2, [(40, 0.7), (100, 0.5)]))]
     alone = [content("alone", seed, curve=curve) for seed, curve in pair]
     taught = [content("taught", seed, teacher="small") for seed, _ in pair]
     (found,) = standings(lines([*alone, *taught]))
