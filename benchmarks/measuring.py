@@ -65,7 +65,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     return {
         "device": name,
         "threads": torch.get_num_threads(),
-        "commit": _commit(),
+        "commit": commit(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
@@ -182,11 +182,11 @@ def _median(rounds: list[list[float]]) -> float:
     return statistics.median(second for each in rounds for second in each)
 
 
-def _commit() -> str:
-    """The commit, and whether anything but results differs from it."""
-    commit = _git("describe", "--always")
+def commit() -> str:
+    """This project's commit, and whether anything but results differs from it."""
+    described = _git("describe", "--always")
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude,top){_IN_REPOSITORY}")
-    return f"{commit}-dirty" if changes else commit or "not known"
+    return f"{described}-dirty" if changes else described or "not known"
 
 
 def _git(*arguments: str) -> str:

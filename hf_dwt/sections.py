@@ -4,6 +4,7 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -13,6 +14,27 @@ from hf_dwt.names import nearest
 
 class RecipeError(ValueError):
     """Something in a recipe or a suite, or in the options that change it, is wrong."""
+
+
+def read_sections(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read a YAML file that is a mapping of sections.
+
+    Args:
+        path: Of the file.
+        kind: What it is, in errors: 'recipe'.
+
+    Raises:
+        RecipeError: If it is missing, no YAML, or something else.
+    """
+    if not Path(path).is_file():
+        raise RecipeError(f"There is no {kind} {str(path)!r}.")
+    try:
+        content = yaml.load(Path(path).read_text(), Loader=YamlLoader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} is no {kind}: it should be a mapping of sections.")
+    return content
 
 
 def names_of(section: type) -> list[str]:

@@ -1,12 +1,12 @@
 """What cells cost: operations by arithmetic, core-hours by the rate of those that have been run."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
-from typing import Any
 
+from rich.table import Table
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from benchmarks.study.cells import Cell, Planned
@@ -15,7 +15,7 @@ from benchmarks.study.results import Results
 from hf_dwt.cli.recipe import DataSection
 from hf_dwt.costs import StepCost, configured_flops
 
-_CURVE_POINTS = 10
+_COUNTS = ("done", "missing", "waiting")
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,8 @@ class Budget:
             processes = self._study.num_processes if line is None else line["cores"]
             hours[home, state] += seconds * processes / 3600
         parts = dict.fromkeys(part for part, _ in numbers)
-        states = ("done", "missing", "waiting")
         return [
-            Share(part, *(numbers[part, state] for state in states), hours[part, "done"], hours[part, "missing"])
+            Share(part, *(numbers[part, state] for state in _COUNTS), hours[part, "done"], hours[part, "missing"])
             for part in parts
         ]
 
@@ -122,7 +121,7 @@ class Budget:
     def _rates(self) -> list[tuple[str, float]]:
         rates = []
         for line in self._results.lines:
-            cell = _as_cell(line["cell"])
+            cell = Cell(**line["cell"])
             known = cell.inputs in self._study.inputs and cell.size in self._study.sizes
             if known and (cell.teacher is None or cell.teacher in self._study.teachers):
                 seconds = line["seconds"] - self._study.seconds_per_cell
@@ -131,22 +130,17 @@ class Budget:
         return rates
 
 
-def _as_cell(content: Mapping[str, Any]) -> Cell:
-    return Cell(**content)
-
-
-def table(shares: Sequence[Share]) -> str:
-    """The budget in words and numbers."""
-    rows = [("part", "cells", "done", "missing", "waiting", "core-h done", "core-h missing")]
+def table(shares: Sequence[Share]) -> Table:
+    """The budget in numbers, part by part and together."""
+    made = Table(box=None, pad_edge=False, show_footer=True)
+    sums = {name: sum(vars(each)[name] for each in shares) for name in ("num_done", "num_missing", "num_waiting")}
+    hours = {name: sum(vars(each)[name] for each in shares) for name in ("done", "missing")}
+    made.add_column("part", "all")
+    for name, total in (("cells", sums["num_done"] + sums["num_missing"]), *zip(_COUNTS, sums.values(), strict=True)):
+        made.add_column(name, str(total), justify="right")
+    for name, total in hours.items():
+        made.add_column(f"core-h {name}", f"{total:.2f}", justify="right")
     for each in shares:
-        numbers = (each.num_done + each.num_missing, each.num_done, each.num_missing, each.num_waiting)
-        rows.append((each.part, *map(str, numbers), f"{each.done:.2f}", f"{each.missing:.2f}"))
-    sums = [sum(vars(each)[name] for each in shares) for name in ("num_done", "num_missing", "num_waiting")]
-    hours = [sum(vars(each)[name] for each in shares) for name in ("done", "missing")]
-    rows.append(("all", str(sum(sums[:2])), *map(str, sums), *(f"{each:.2f}" for each in hours)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(each.ljust(width) if not column else each.rjust(width) for column, (each, width) in
-                  enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    )  # fmt: skip
+        counts = (each.num_done + each.num_missing, each.num_done, each.num_missing, each.num_waiting)
+        made.add_row(each.part, *map(str, counts), f"{each.done:.2f}", f"{each.missing:.2f}")
+    return made

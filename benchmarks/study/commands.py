@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rich.console import Console
+
+from benchmarks.measuring import commit
 from benchmarks.study.budget import Budget, table
 from benchmarks.study.cells import expand
 from benchmarks.study.config import Study
 from benchmarks.study.inputs import prepare
-from benchmarks.study.origin import commit
 from benchmarks.study.results import Results
 from benchmarks.study.running import quietly
 from benchmarks.study.scheduling import Plan, run_missing
@@ -34,7 +36,7 @@ def run(
     if cores < 1 or minutes <= 0:
         raise RecipeError("`--cores` and `--minutes` must be above 0.")
     plan = Plan(study, Results(results), folder, tuple(only), commit())
-    _say(_budget(plan))
+    _say_budget(plan)
     usable = usable_cores()
     if cores > len(usable):
         _say(f"Only {len(usable)} of {cores} cores can be used: cells share them.")
@@ -45,7 +47,7 @@ def run(
     except KeyboardInterrupt:
         _say(f"Stopped; what was being run is lost, the rest is in {results}. To go on:\n  {again}")
         return 130
-    _say(_budget(plan))
+    _say_budget(plan)
     for cell, reason in outcome.waiting.items():
         _say(f"not run: {cell} ({reason})")
     if outcome.is_out_of_time:
@@ -72,7 +74,7 @@ def list_cells(study: Study, results: Path, folder: Path, only: Sequence[str]) -
             state = f"about {budget.seconds(cell):.0f} s"
             state += f", waits for {len(each.waits_for)} cells of tuning" if each.waits_for else ""
         _say(f"{cell.id}: {cell.steps} steps{rate}; {state}")
-    _say(_budget(plan))
+    _say_budget(plan)
     return 0
 
 
@@ -98,14 +100,13 @@ def write_report(study: Study, results: Path, target: Path, command: str) -> int
     return 0
 
 
-def _budget(plan: Plan) -> str:
+def _say_budget(plan: Plan) -> None:
     budget, everything = Budget(plan.study, plan.results), replace(plan, only=())
-    told = table(budget.shares(plan.cells()))
+    Console().print(table(budget.shares(plan.cells())))
     if plan.only:
         shares = budget.shares(everything.cells())
         done, missing = (sum(vars(each)[name] for each in shares) for name in ("done", "missing"))
-        told += f"\nof the whole study: {done:.2f} core-h done, {missing:.2f} core-h missing"
-    return told
+        _say(f"of the whole study: {done:.2f} core-h done, {missing:.2f} core-h missing")
 
 
 def _say(text: str) -> None:

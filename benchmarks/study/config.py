@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from hf_dwt.sections import RecipeError, YamlLoader, check_keys, check_section, check_type, names_of
+from hf_dwt.sections import RecipeError, check_keys, check_section, check_type, names_of, read_sections
 
 SCALES = ("quick", "smoke")
 # Of a cell; `share` is of the steps, `tuned_as` says whose learning rate is taken instead of its own family's.
@@ -131,14 +129,7 @@ def read_study(path: str | Path, scale: str | None = None) -> Study:
     Raises:
         RecipeError: If it is missing, or something in it is wrong.
     """
-    if not Path(path).is_file():
-        raise RecipeError(f"There is no study {str(path)!r}.")
-    try:
-        content = yaml.load(Path(path).read_text(), Loader=YamlLoader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path} is no study: it should be a mapping of sections.")
+    content = read_sections(path, "study")
     changes = {name: content.pop(name, None) for name in SCALES}
     if scale is not None:
         if not isinstance(changes[scale], Mapping):

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from benchmarks.study.lines import CONSTANT, TEACHERS, TUNING, Choices, Line, by_seed
+from benchmarks.study.cells import TEACHERS, TUNING
+from benchmarks.study.lines import CONSTANT, Choices, Line, by_seed
 from benchmarks.study.statistics import Paired, holm, p_value, paired
 from hf_dwt.finetuning.statistics import Summary, summarise
 

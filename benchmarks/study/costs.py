@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.study.lines import TEACHERS, Line, StepTime
+from benchmarks.study.cells import TEACHERS
+from benchmarks.study.lines import Line, StepTime
 
 
 @dataclass(frozen=True)

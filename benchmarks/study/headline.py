@@ -7,9 +7,10 @@ from math import inf
 from statistics import fmean, median
 from typing import Any
 
+from benchmarks.study.cells import TEACHERS, TUNING
 from benchmarks.study.costs import Clock, mean, training_operations
 from benchmarks.study.crossing import SHARES, Crossing, crossing, share_of
-from benchmarks.study.lines import TEACHERS, TUNING, Choices, Line, StepTime, by_seed
+from benchmarks.study.lines import Choices, Line, StepTime, by_seed
 
 AIM = 0.40
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.study.cells import choices_of
+from benchmarks.study.results import TIMES, contents_of
 from hf_dwt.comparison import Point
 
-TIMES = "times.jsonl"
-TUNING = "tuning"
-TEACHERS = "teachers"
 CONFIRMATION = "confirmation"
 _CHOICES = ("inputs", "size", "start", "teacher", "grown_from", "temperature", "dropout", "steps")
 _WEIGHTING = ("weighting", "soft_loss_weight", "final_soft_loss_weight", "weighting_kwargs")
@@ -175,7 +174,7 @@ def read_lines(folder: Path) -> list[Line]:
         ValueError: If two lines are of one cell.
     """
     files = [path for path in sorted(folder.glob("*.jsonl")) if path.name != TIMES]
-    contents = [each for path in files for each in _read(path)]
+    contents = [each for path in files for each in contents_of(path)]
     told = _told_apart_by([each["cell"] for each in contents])
     lines = [as_line(each, told) for each in contents]
     ids = [line.id for line in lines]
@@ -187,7 +186,7 @@ def read_lines(folder: Path) -> list[Line]:
 def read_times(folder: Path) -> list[StepTime]:
     """Read the step times; none if they were not measured."""
     path = folder / TIMES
-    found = _read(path) if path.is_file() else []
+    found = contents_of(path) if path.is_file() else []
     return [
         StepTime(each["size"], each["teacher"], each.get("start"), each["seconds_per_step"], each.get("inputs"))
         for each in found
@@ -204,7 +203,7 @@ def as_line(content: Mapping[str, Any], told_apart_by: frozenset[str] = frozense
     cell, run, final, cost = (content[key] for key in ("cell", "run", "final", "cost"))
     return Line(
         id=cell["id"],
-        key=key_of(cell),
+        key=choices_of(cell),
         part=cell["part"],
         arm=arm_of(cell),
         seed=cell["seed"],
@@ -229,12 +228,6 @@ def as_line(content: Mapping[str, Any], told_apart_by: frozenset[str] = frozense
     )
 
 
-def key_of(cell: Mapping[str, Any]) -> str:
-    """`Line.key` of a cell, run or not."""
-    kept = {key: value for key, value in cell.items() if value is not None and key not in ("id", "part", "arm")}
-    return json.dumps(kept, sort_keys=True)
-
-
 def arm_of(cell: Mapping[str, Any]) -> str:
     """`Line.arm` of a cell: its id without the part and the seed; the arm's own name if it has none."""
     start, end = f"{cell['part']}/", f"/seed-{cell['seed']}"
@@ -255,7 +248,7 @@ def as_planned(lines: Sequence[Line], planned: Iterable[Mapping[str, Any]]) -> l
     runs = {line.key: line for line in lines}
     placed = []
     for cell in planned:
-        if (run := runs.get(key_of(cell))) is not None:
+        if (run := runs.get(choices_of(cell))) is not None:
             placed.append(replace(run, id=cell["id"], part=cell["part"], arm=arm_of(cell)))
     taken = {line.key for line in placed}
     return sorted([*placed, *(line for line in lines if line.key not in taken)], key=lambda line: line.id)
@@ -298,9 +291,3 @@ def _model(content: Mapping[str, Any] | None) -> Model | None:
         return None
     named = {key: content.get(key) for key in ("training_operations", "loss", "curve_loss", "seed")}
     return Model(content["name"], content["fingerprint"], **named)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    """Whole lines: a last one without its end was cut off while it was written."""
-    *whole, _ = path.read_text().split("\n")
-    return [json.loads(line) for line in whole if line.strip()]

@@ -1,39 +1,13 @@
 """Cells that the study consists of, and that nobody has run yet."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from benchmarks.study.config import Part
 from benchmarks.study.lines import Line
 
 
-class StudyPart(Protocol):
-    """What the report needs to know of a part of the study's YAML.
-
-    Attributes:
-        name: Of the part.
-        question: In words.
-        seeds: That every arm is run with.
-        arms: By name.
-    """
-
-    @property
-    def name(self) -> str:
-        """Of the part."""
-
-    @property
-    def question(self) -> str:
-        """In words."""
-
-    @property
-    def seeds(self) -> Collection[int]:
-        """That every arm is run with."""
-
-    @property
-    def arms(self) -> Mapping[str, Any]:
-        """By name."""
-
-
-def missing_cells(part: StudyPart, lines: Sequence[Line], planned: Sequence[Mapping[str, Any]]) -> list[str]:
+def missing_cells(part: Part, lines: Sequence[Line], planned: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name the cells of a part that have no line.
 
     Args:

@@ -1,19 +1,18 @@
 """The study's report, computed from its lines: Markdown with figures beside it, and one HTML page with all inside."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.study import words
+from benchmarks.study.cells import TEACHERS, TUNING
+from benchmarks.study.config import Part
 from benchmarks.study.contrasts import SAME_COST
 from benchmarks.study.crossing import SHARES
 from benchmarks.study.document import FIGURES, Block, Figure, Heading, Items, Paragraph, Table, as_html, as_markdown
 from benchmarks.study.headline import headlines_of, parts_of_headlines
-from benchmarks.study.lines import CONFIRMATION, TEACHERS, TUNING, Line, StepTime, as_planned, read_lines, read_times
-from benchmarks.study.missing import StudyPart, missing_cells
+from benchmarks.study.lines import CONFIRMATION, Line, StepTime, as_planned, read_lines, read_times
+from benchmarks.study.missing import missing_cells
 from benchmarks.study.sections import answers, learning_rates, places
 from benchmarks.study.statistics import LEVEL
 from benchmarks.study.time_to_target import anchors, headline_blocks
@@ -26,7 +25,7 @@ _MOST_MISSING = 20
 
 def write(
     results: str | Path,
-    config: str | Path | Iterable[StudyPart],
+    parts: Sequence[Part],
     out: str | Path,
     *,
     planned: Iterable[Mapping[str, Any]] = (),
@@ -36,7 +35,7 @@ def write(
 
     Args:
         results: Folder of the lines.
-        config: The study's YAML, or its parts.
+        parts: Of the study.
         out: Folder to write to.
         planned: The `cell` of every line that there should be: marks those that are missing, and tells which runs parts
             have in common. Default: every arm is expected with every seed of its part.
@@ -48,7 +47,7 @@ def write(
     Raises:
         ImportError: If matplotlib is missing; `pip install 'hf_dwt[plots,eval]'` brings it, and scipy.
     """
-    out, parts = Path(out), read_parts(config) if isinstance(config, str | Path) else list(config)
+    out = Path(out)
     lines, times = read_lines(Path(results)), read_times(Path(results))
     blocks = report(lines, times, parts, planned=list(planned), command=command)
     figures = out / FIGURES
@@ -64,36 +63,10 @@ def write(
     return markdown, page
 
 
-@dataclass(frozen=True)
-class PartOfYaml:
-    """What the report reads of a part; see `missing.StudyPart`.
-
-    Attributes:
-        name: Of the part.
-        question: In words.
-        seeds: That every arm is run with.
-        arms: By name.
-    """
-
-    name: str
-    question: str
-    seeds: tuple[int, ...]
-    arms: Mapping[str, Any]
-
-
-def read_parts(path: str | Path) -> list[PartOfYaml]:
-    """Read the parts of a study's YAML, in their order."""
-    content = yaml.safe_load(Path(path).read_text())
-    return [
-        PartOfYaml(each["name"], str(each.get("question", "")), tuple(each.get("seeds") or ()), each.get("arms") or {})
-        for each in content["parts"]
-    ]
-
-
 def report(
     lines: Sequence[Line],
     times: Sequence[StepTime],
-    parts: Sequence[StudyPart],
+    parts: Sequence[Part],
     *,
     planned: Sequence[Mapping[str, Any]] = (),
     command: str = COMMAND,
@@ -187,7 +160,7 @@ def _shared_seeds(lines: Sequence[Line]) -> str:
 def _headline(
     lines: Sequence[Line],
     times: Sequence[StepTime],
-    parts: Sequence[StudyPart],
+    parts: Sequence[Part],
     missing: Mapping[str, Sequence[str]],
     command: str,
 ) -> list[Block]:
@@ -205,9 +178,9 @@ def _headline(
     return [*blocks, anchors()]
 
 
-def _by_question(parts: Sequence[StudyPart]) -> dict[str, list[StudyPart]]:
+def _by_question(parts: Sequence[Part]) -> dict[str, list[Part]]:
     """Parts under their questions; teachers and tuning have sections of their own."""
-    groups: dict[str, list[StudyPart]] = {}
+    groups: dict[str, list[Part]] = {}
     for part in parts:
         if part.name not in (TEACHERS, TUNING):
             groups.setdefault(part.question or part.name, []).append(part)
@@ -227,7 +200,7 @@ def _made_by(parts: Sequence[str], command: str) -> Paragraph:
 
 
 def _inventory(
-    runs: Sequence[Line], lines: Sequence[Line], parts: Sequence[StudyPart], missing: Mapping[str, Sequence[str]]
+    runs: Sequence[Line], lines: Sequence[Line], parts: Sequence[Part], missing: Mapping[str, Sequence[str]]
 ) -> list[Block]:
     rows = []
     names = [part.name for part in parts]

@@ -30,7 +30,7 @@ class Results:
         self._by_id: dict[str, dict[str, Any]] = {}
         for path in sorted(folder.glob("*.jsonl")):
             if path.name != TIMES:
-                for line in read_lines(path):
+                for line in contents_of(path):
                     self._know(line)
 
     def find(self, cell: Cell) -> dict[str, Any] | None:
@@ -76,8 +76,8 @@ class Results:
         self._by_id[line["cell"]["id"]] = line
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file, but for a last one that was cut off.
+def contents_of(path: Path) -> list[dict[str, Any]]:
+    """The objects in the lines of a file, but for a last one that was cut off.
 
     Raises:
         RecipeError: If another one cannot be read.
@@ -111,6 +111,6 @@ def _told(key: str, before: Any, now: Any) -> str:
 
 def _differences(where: str, before: Any, now: Any) -> list[str]:
     if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
-        return [] if before == now or where == "arguments.output_dir" else [f"`{where}` was {before}, now {now}"]
+        return [] if before == now or where == "arguments.output_dir" else [_told(where, before, now)]
     keys = {**before, **now}
     return [told for key in keys for told in _differences(f"{where}.{key}".lstrip("."), before.get(key), now.get(key))]

@@ -20,8 +20,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from benchmarks.measuring import PACKAGES, environment
 from benchmarks.study.cells import TEACHERS
-from benchmarks.study.origin import origin
+from hf_dwt import __version__
 from hf_dwt.assess import assess_teacher
 from hf_dwt.cli.inputs import Inputs, read_inputs
 from hf_dwt.cli.recipe import Recipe, make_recipe
@@ -78,7 +79,7 @@ def carry_out_job(job: Job) -> dict[str, Any]:
     teacher = inputs.teacher.model.config if inputs.teacher is not None and job.cell["teacher"] is not None else None
     cost = step_cost(recipe, inputs.kind, trainer.model.config, teacher, mean_length(recipe, inputs))
     final = score(trainer.model, recipe, inputs, test)
-    where = origin()
+    where = environment()
     line = {
         "cell": dict(job.cell),
         "recipe": dict(job.recipe),
@@ -97,9 +98,9 @@ def carry_out_job(job: Job) -> dict[str, Any]:
         "seconds": time.perf_counter() - started,
         "cores": 1 if job.launch is None else trainer.args.world_size,
         "threads": torch.get_num_threads(),
-        "versions": where["versions"],
+        "versions": {"hf_dwt": __version__} | {name: where[name] for name in ("python", *PACKAGES)},
         "commit": job.commit,
-        "machine": where["machine"],
+        "machine": where["device"],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     if trainer.args.process_index == 0:

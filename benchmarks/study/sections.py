@@ -5,6 +5,7 @@ from math import inf
 from statistics import fmean
 
 from benchmarks.study import words
+from benchmarks.study.cells import TEACHERS, TUNING
 from benchmarks.study.contrasts import (
     ALONE,
     Arm,
@@ -17,7 +18,7 @@ from benchmarks.study.contrasts import (
     interactions_of,
 )
 from benchmarks.study.document import Block, Figure, Items, Paragraph, Table
-from benchmarks.study.lines import TEACHERS, TUNING, Line
+from benchmarks.study.lines import Line
 from benchmarks.study.plots import as_svg, draw_contrasts, draw_curves, draw_quality
 from benchmarks.study.statistics import verdict
 from benchmarks.study.tuning import families_of

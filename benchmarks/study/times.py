@@ -1,17 +1,14 @@
 """Step times, measured alone: each model and start that the parts use in turn, on one core, with one thread."""
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from transformers import TrainerCallback
-
 from benchmarks.measuring import environment, in_turn
+from benchmarks.step_arms import NUM_FIRST_STEPS, StepTimer
 from benchmarks.study.cells import Cell, teacher_cell
 from benchmarks.study.recipes import is_grown_apart, recipe_of
 from benchmarks.study.results import TIMES, append
@@ -24,8 +21,6 @@ from hf_dwt.cli.runs import make_trainer
 from hf_dwt.sections import RecipeError
 
 NUM_ROUNDS, NUM_STEPS = 5, 12
-# Of each turn; the first steps warm up.
-_NUM_LEFT_OUT = 2
 _KEY = ("inputs", "size", "teacher", "start")
 
 
@@ -78,17 +73,6 @@ def measure(plan: Plan, num_rounds: int = NUM_ROUNDS, num_steps: int = NUM_STEPS
     return rows
 
 
-class StepTimer(TrainerCallback):
-    """Notes when each step ends, so that a step's batch is in its time."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Note the time."""
-        self.ends.append(time.perf_counter())
-
-
 def step_times(timing: Timing) -> dict[str, Any]:
     """Seconds of steps, for each recipe a list of turns."""
     os.chdir(timing.folder)
@@ -105,13 +89,13 @@ def step_times(timing: Timing) -> dict[str, Any]:
 
 
 def _turn(recipe: Recipe, inputs: Inputs, num_steps: int) -> list[float]:
-    timer = StepTimer()
+    timer = StepTimer("cpu")
     with TemporaryDirectory() as scratch:
-        changes = {"output_dir": scratch, "max_steps": num_steps + _NUM_LEFT_OUT, "eval_strategy": "no"}
+        changes = {"output_dir": scratch, "max_steps": num_steps + NUM_FIRST_STEPS, "eval_strategy": "no"}
         trainer = make_trainer(recipe, inputs, with_teacher=inputs.teacher is not None, **changes)
         trainer.add_callback(timer)
         trainer.train()
-    return [end - start for start, end in pairwise(timer.ends[_NUM_LEFT_OUT - 1 :])]
+    return timer.seconds()
 
 
 def _heard_throughout(cell: Cell) -> Cell:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchmarks.study.lines import TUNING, Line
+from benchmarks.study.cells import TUNING
+from benchmarks.study.lines import Line
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchmarks.study.lines import TUNING, Choices, Line, Model, by_seed
+from benchmarks.study.cells import TUNING
+from benchmarks.study.lines import Choices, Line, Model, by_seed
 from hf_dwt.assess import quality
 from hf_dwt.comparison import Point
 

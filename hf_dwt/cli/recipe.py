@@ -10,7 +10,16 @@ from typing import Any, Literal, get_type_hints
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 
-from hf_dwt.sections import RecipeError, YamlLoader, check_keys, check_section, check_type, names_of, suggestion
+from hf_dwt.sections import (
+    RecipeError,
+    YamlLoader,
+    check_keys,
+    check_section,
+    check_type,
+    names_of,
+    read_sections,
+    suggestion,
+)
 
 
 @contextmanager
@@ -148,14 +157,7 @@ def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: If the file is missing or no recipe, or a key or value is not known.
     """
-    if not Path(path).is_file():
-        raise RecipeError(f"There is no recipe {str(path)!r}.")
-    try:
-        content = yaml.load(Path(path).read_text(), Loader=YamlLoader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path} is no recipe: it should be a mapping of sections.")
+    content: Any = read_sections(path, "recipe")
     if "schema_version" in content:
         content = content.get("recipe")
         if content is None:

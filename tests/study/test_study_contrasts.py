@@ -3,8 +3,9 @@
 import pytest
 from study_lines import arm, content, lines
 
+from benchmarks.study.cells import choices_of
 from benchmarks.study.contrasts import ALONE, arms_of, at_equal_cost, contrasts_of, cost_ratio, interactions_of
-from benchmarks.study.lines import as_planned, key_of, policy_in_words
+from benchmarks.study.lines import as_planned, policy_in_words
 
 LOSSES = {1: 0.50, 2: 0.52, 3: 0.54}
 
@@ -167,7 +168,7 @@ def test_a_run_that_two_parts_ask_for_belongs_to_both():
     run, other = content("alone", 1, 0.5), content("alone", 1, 0.5, part="start")
     placed = as_planned(lines([run]), [run["cell"], other["cell"]])
     assert [(each.part, each.loss) for each in placed] == [("quality", 0.5), ("start", 0.5)]
-    assert key_of(run["cell"]) == key_of(other["cell"]) != key_of({**other["cell"], "steps": 7})
+    assert choices_of(run["cell"]) == choices_of(other["cell"]) != choices_of({**other["cell"], "steps": 7})
 
 
 def test_policies_are_named_with_their_weights():

@@ -7,24 +7,19 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import yaml
 from study_lines import arm, content, lines, written
 
+from benchmarks.study.config import Part
 from benchmarks.study.lines import read_lines
 from benchmarks.study.report import write
 from benchmarks.study.sections import conditional_on
 
 SEEDS = {1: 0.50, 2: 0.52, 3: 0.54}
 PARTS = [
-    {"name": "tuning", "question": "Rates", "seeds": [101], "arms": {"alone": {}}},
-    {
-        "name": "quality",
-        "question": "1. Teacher quality",
-        "seeds": [1, 2, 3],
-        "arms": {"alone": {}, "weak": {}, "never": {}},
-    },
-    {"name": "growth", "question": "4. Growth & teaching", "seeds": [1, 2, 3], "arms": {"grown": {}}},
-    {"name": "headline", "question": "Headline", "seeds": [1, 2, 3], "arms": {"grown": {}}},
+    Part("tuning", "Rates", (101,), {}, {"alone": {}}),
+    Part("quality", "1. Teacher quality", (1, 2, 3), {}, {"alone": {}, "weak": {}, "never": {}}),
+    Part("growth", "4. Growth & teaching", (1, 2, 3), {}, {"grown": {}}),
+    Part("headline", "Headline", (1, 2, 3), {}, {"grown": {}}),
 ]
 
 
@@ -49,15 +44,8 @@ def study():
 
 
 @pytest.fixture
-def config(tmp_path):
-    path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump({"parts": PARTS}))
-    return path
-
-
-@pytest.fixture
-def report(tmp_path, config) -> tuple[str, str, Path]:
-    markdown, page = write(written(tmp_path / "lines", study()), config, tmp_path / "out")
+def report(tmp_path) -> tuple[str, str, Path]:
+    markdown, page = write(written(tmp_path / "lines", study()), PARTS, tmp_path / "out")
     return markdown.read_text(), page.read_text(), tmp_path / "out"
 
 
@@ -156,9 +144,9 @@ def test_markdown_links_figures_that_are_there(report):
     assert len(list((folder / "study_figures").iterdir())) == len(linked)
 
 
-def test_the_same_lines_make_the_same_bytes(report, tmp_path, config):
+def test_the_same_lines_make_the_same_bytes(report, tmp_path):
     contents = list(reversed(study()))
-    write(written(tmp_path / "again", contents), config, tmp_path / "out2")
+    write(written(tmp_path / "again", contents), PARTS, tmp_path / "out2")
     first = {path.relative_to(tmp_path / "out"): path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
     second = {path.relative_to(tmp_path / "out2"): path.read_bytes() for path in (tmp_path / "out2").rglob("*.*")}
     assert first == second
@@ -172,12 +160,12 @@ def test_verdicts_are_those_of_the_intervals(report):
     assert "'hurts' for teachers of q from 0.338" in told
 
 
-def test_other_lines_make_another_report(tmp_path, config, report):
+def test_other_lines_make_another_report(tmp_path, report):
     contents = study()
     for each in contents:
         if each["cell"]["arm"] == "weak":
             each["final"]["loss"] += 0.2
-    markdown, _ = write(written(tmp_path / "other", contents), config, tmp_path / "out3")
+    markdown, _ = write(written(tmp_path / "other", contents), PARTS, tmp_path / "out3")
     assert re.search(r"`weak` against `alone`.*\*\*hurts\*\*, \+0\.1500", section(markdown.read_text(), "Part quality"))
 
 
@@ -197,10 +185,10 @@ def test_missing_cells_are_marked(report):
     assert "Missing" not in section(markdown, "Part growth")
 
 
-def test_the_plan_tells_what_is_missing_and_what_parts_share(tmp_path, config):
+def test_the_plan_tells_what_is_missing_and_what_parts_share(tmp_path):
     wanted = [*arm("twin", SEEDS, part="growth"), content("lacking", 1, part="growth", steps=77)]
     folder = written(tmp_path / "lines", study())
-    markdown, _ = write(folder, config, tmp_path / "out", planned=[each["cell"] for each in [*study(), *wanted]])
+    markdown, _ = write(folder, PARTS, tmp_path / "out", planned=[each["cell"] for each in [*study(), *wanted]])
     told = section(markdown.read_text(), "Part growth")
     assert "**Missing cells**, 1: `growth/lacking/seed-1`" in told
     assert re.search(r"\| twin \| 0\.5200 \| 0\.0200 \| 3 ", told)
@@ -221,11 +209,11 @@ def test_the_headline_names_target_recipe_and_cost(report):
     assert "https://arxiv.org/abs/2405.15319" in report[0]
 
 
-def test_rules_say_how_far_the_lines_keep_them(tmp_path, config, report):
+def test_rules_say_how_far_the_lines_keep_them(tmp_path, report):
     assert "no seed that tuned is used elsewhere, and none that screened confirms" in report[0]
     assert "highest share of clipped steps of a run: 0.00 %" in report[0]
     contents = [*study(), content("alone", 101, 0.5), content("clipped", 1, 0.5, part="confirmation", clipped=0.25)]
-    markdown, _ = write(written(tmp_path / "broken", contents), config, tmp_path / "out4")
+    markdown, _ = write(written(tmp_path / "broken", contents), PARTS, tmp_path / "out4")
     assert "broken by seed 101, which tuned too and broken by seed 1, which screened too" in markdown.read_text()
     assert "highest share of clipped steps of a run: 25.00 %" in markdown.read_text()
 
@@ -235,26 +223,26 @@ def test_learning_rates_show_the_grid_the_choice_and_an_edge(report):
     assert "| 0.5000 | 0.6000 | 0.001 (at the edge of the grid) | 0.001 |" in told
 
 
-def test_a_grid_that_is_not_whole_is_told(tmp_path, config):
+def test_a_grid_that_is_not_whole_is_told(tmp_path):
     contents = [*study(), content("grown-rate", 101, 0.4, part="tuning", start="exact", grown_from="weak")]
-    markdown, _ = write(written(tmp_path / "lines", contents), config, tmp_path / "out")
+    markdown, _ = write(written(tmp_path / "lines", contents), PARTS, tmp_path / "out")
     assert "| 0.4000 | not run | 0.001 (others are missing) | 0.001 |" in section(
         markdown.read_text(), "Learning rates"
     )
 
 
-def test_an_empty_folder_makes_a_report_that_says_so(tmp_path, config):
+def test_an_empty_folder_makes_a_report_that_says_so(tmp_path):
     (tmp_path / "lines").mkdir()
-    markdown, page = write(tmp_path / "lines", config, tmp_path / "out")
+    markdown, page = write(tmp_path / "lines", PARTS, tmp_path / "out")
     assert "Nothing of this part was run yet." in markdown.read_text()
     assert "No part asks for several budgets." in markdown.read_text()
     assert parsed(page.read_text()).open == []
 
 
-def test_a_part_that_asks_for_budgets_without_a_target_says_so(tmp_path, config):
+def test_a_part_that_asks_for_budgets_without_a_target_says_so(tmp_path):
     planned = [content("grown", 1, part="headline", steps=steps)["cell"] for steps in (40, 100)]
     (tmp_path / "lines").mkdir()
-    markdown, _ = write(tmp_path / "lines", config, tmp_path / "out", planned=planned)
+    markdown, _ = write(tmp_path / "lines", PARTS, tmp_path / "out", planned=planned)
     assert "there is no target" in section(markdown.read_text(), "Part headline")
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tiny_study import cells, part, study
 
 from benchmarks.study.budget import Budget, table
 from benchmarks.study.cells import Cell, Planned, expand
 from benchmarks.study.recipes import recipe_of
-from benchmarks.study.results import Results, append, read_lines
+from benchmarks.study.results import Results, append, contents_of
 from hf_dwt.sections import RecipeError
 
 
@@ -40,7 +41,7 @@ def test_a_line_that_was_cut_off_is_left_out_and_written_over(tmp_path: Path) ->
     append(path, {"number": 1})
     with path.open("a") as file:
         file.write('{"number": 2, "los')
-    assert read_lines(path) == [{"number": 1}]
+    assert contents_of(path) == [{"number": 1}]
     append(path, {"number": 3})
     assert [json.loads(text) for text in path.read_text().splitlines()] == [{"number": 1}, {"number": 3}]
 
@@ -97,7 +98,9 @@ def test_what_is_done_counts_as_measured_and_gives_the_rate_for_what_is_missing(
     assert (share.num_done, share.num_missing) == (1, 1)
     assert share.done == pytest.approx(results.lines[0]["seconds"] / 3600)
     assert share.missing == pytest.approx(budget.seconds(longer) / 3600)
-    assert table([share]).splitlines()[-1].split()[:4] == ["all", "2", "1", "1"]
+    with (console := Console()).capture() as shown:
+        console.print(table([share]))
+    assert shown.get().splitlines()[-1].split()[:4] == ["all", "2", "1", "1"]
 
 
 def test_evaluations_and_the_teacher_are_in_the_budget(tmp_path: Path) -> None:
