@@ -1,7 +1,6 @@
 """Which cell comes next, until all have a line, time is up, or nothing more can be run."""
 
 import fcntl
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +10,10 @@ from pathlib import Path
 
 from benchmarks.study.cells import TEACHERS, Cell, Planned, expand, teacher_cell
 from benchmarks.study.config import Study
+from benchmarks.study.kept import keep, recipe_in, restore
 from benchmarks.study.recipes import folder_of, growing_of, recipe_of, same_recipe
 from benchmarks.study.results import Results
-from benchmarks.study.running import FACTS, Job
+from benchmarks.study.running import Job
 from benchmarks.study.workers import Worker, ready, run_job
 from hf_dwt.sections import RecipeError
 
@@ -63,11 +63,14 @@ class Plan:
         return [name for name in cell.needs if not self._is_here(name)]
 
     def _is_here(self, name: str) -> bool:
+        """Whether it is published or was trained, here or elsewhere: then it is taken from beside its line."""
         if self.study.teachers[name].published is not None:
             return True
-        path = self.folder / TEACHERS / name / FACTS
-        trained_by = json.loads(path.read_text()).get("recipe") if path.is_file() else None
-        return trained_by is not None and same_recipe(trained_by, recipe_of(self.study, teacher_cell(self.study, name)))
+        trained_by = recipe_in(self.folder / TEACHERS / name)
+        wanted = recipe_of(self.study, teacher_cell(self.study, name))
+        if trained_by is not None and same_recipe(trained_by, wanted):
+            return True
+        return restore(self.results.folder, self.folder, name, wanted)
 
     def job(self, cell: Cell, core: int | None) -> Job:
         """What a process is given for a cell."""
@@ -173,6 +176,8 @@ def _finish(plan: Plan, cell: Cell, worker: Worker, outcome: Outcome, total: int
         same = known["fingerprint"] == line["fingerprint"]
         say(f"{cell.id}: trained again, {'the same weights' if same else 'NOT the weights of its line'}")
     else:
+        if cell.part == TEACHERS:
+            keep(plan.results.folder, plan.folder, cell.arm)
         plan.results.add(line)
         outcome.num_done += 1
         figures = f"loss {line['final']['loss']:.4f}, {line['seconds']:.0f} s"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_study import content, part, write
+from tiny_study import TEACHER, content, part, write
 
 from benchmarks.study.__main__ import main
 from benchmarks.study.workers import usable_cores
@@ -161,14 +162,34 @@ def test_cells_side_by_side_are_those_of_one_after_the_other_and_missing_ones_ar
     assert ("Only 1 of 2 cores can be used" in outputs[-1]) == (len(usable_cores()) == 1)
 
 
-def test_a_teacher_that_is_not_here_is_trained_again_and_compared_with_its_line(tmp_path: Path) -> None:
-    config = str(write(tmp_path, parts=[part(arms={"taught": {"teacher": "weak"}})]))
+def test_a_teacher_is_kept_with_its_line_and_else_trained_again_and_compared_with_it(tmp_path: Path) -> None:
+    arms = {"taught": {"vary": {"teacher": ["weak", "other"]}}}
+    config = str(write(tmp_path, parts=[part(arms=arms)]))
     finished(tmp_path, config, "--only", "teachers")
-    for path in (tmp_path / "cache" / "hf_dwt" / "tiny" / "teachers").glob("weak/*"):
-        path.unlink()
+    shutil.rmtree(tmp_path / "cache" / "hf_dwt" / "tiny" / "teachers")
+    shutil.rmtree(tmp_path / "results" / "teachers" / "other")
     output = finished(tmp_path, config)
-    assert "teachers/weak/seed-7: trained again, the same weights" in output
-    assert set(lines(tmp_path)) == {"teachers/weak/seed-7", "teachers/other/seed-8", "part/taught/seed-1"}
+    assert "teachers/weak/seed-7: trained again" not in output, "its weights are beside its line"
+    assert "teachers/other/seed-8: trained again, the same weights" in output
+    found = lines(tmp_path)
+    assert len(found) == 4
+    for name, seed in (("weak", 7), ("other", 8)):
+        heard = found[f"part/taught/{name}/seed-1"]["teacher"]
+        assert heard["fingerprint"] == found[f"teachers/{name}/seed-{seed}"]["fingerprint"]
+
+
+def test_a_kept_teacher_of_another_recipe_is_not_taken(tmp_path: Path) -> None:
+    arms = {"taught": {"teacher": "weak"}}
+    finished(tmp_path, str(write(tmp_path, parts=[part(arms=arms)])), "--only", "teachers")
+    shutil.rmtree(tmp_path / "cache" / "hf_dwt" / "tiny" / "teachers")
+    (tmp_path / "results" / "teachers.jsonl").unlink()
+    config = str(write(tmp_path, parts=[part(arms=arms)], teachers={"weak": {**TEACHER, "steps": 6, "seed": 7}}))
+    output = finished(tmp_path, config)
+    assert "] teachers/weak/seed-7: loss" in output
+    assert (
+        lines(tmp_path)["part/taught/seed-1"]["teacher"]["loss"]
+        == lines(tmp_path)["teachers/weak/seed-7"]["final"]["loss"]
+    )
 
 
 def test_a_cell_that_fails_is_told_with_its_log_and_the_others_are_run(tmp_path: Path) -> None:
