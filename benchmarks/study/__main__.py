@@ -59,8 +59,9 @@ def _do(study: Study, options: argparse.Namespace) -> int:
     config = [] if options.config == str(CONFIG) else [options.config]
     command = shlex.join(["python", "-m", "benchmarks.study", *config, *scale])
     if options.report:
+        own = RESULTS / CONFIG.stem
         target = RESULTS if folder == RESULTS / study.name else folder.parent
-        return write_report(study, folder, target, command)
+        return write_report(study, folder, target, command, own if study.name == own.name and folder != own else None)
     if options.list:
         return list_cells(study, folder, models_folder(study), options.only)
     if options.times:

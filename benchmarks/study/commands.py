@@ -90,12 +90,21 @@ def measure_times(study: Study, results: Path, folder: Path, only: Sequence[str]
     return 0
 
 
-def write_report(study: Study, results: Path, target: Path, command: str) -> int:
-    """Write the report of the lines that are there into a folder; what is missing is told in it."""
+def write_report(study: Study, results: Path, target: Path, command: str, committed: Path | None) -> int:
+    """Write the report of the lines that are there into a folder; what is missing is told in it.
+
+    Args:
+        study: Whose cells.
+        results: Folder of the lines.
+        target: Folder of the report.
+        command: As the report names it.
+        committed: Folder of lines to compare with; None compares with none.
+    """
     from benchmarks.study.report import write
 
     planned = expand(study, Results(results).loss_of)
-    files = write(results, study.parts, target, planned=[each.cell.to_dict() for each in planned], command=command)
+    cells = [each.cell.to_dict() for each in planned]
+    files = write(results, study.parts, target, planned=cells, command=command, committed=committed)
     _say("\n".join(map(str, files)))
     return 0
 

@@ -13,6 +13,7 @@ from benchmarks.study.document import FIGURES, Block, Figure, Heading, Items, Pa
 from benchmarks.study.headline import headlines_of, parts_of_headlines
 from benchmarks.study.lines import CONFIRMATION, Line, StepTime, as_planned, read_lines, read_times
 from benchmarks.study.missing import missing_cells
+from benchmarks.study.repeated import repeated
 from benchmarks.study.sections import answers, learning_rates, places
 from benchmarks.study.statistics import LEVEL
 from benchmarks.study.time_to_target import anchors, headline_blocks
@@ -30,6 +31,7 @@ def write(
     *,
     planned: Iterable[Mapping[str, Any]] = (),
     command: str = COMMAND,
+    committed: str | Path | None = None,
 ) -> tuple[Path, Path]:
     """Write `study.md`, its figures and `study.html`. Same lines, same bytes.
 
@@ -40,6 +42,7 @@ def write(
         planned: The `cell` of every line that there should be: marks those that are missing, and tells which runs parts
             have in common. Default: every arm is expected with every seed of its part.
         command: That runs the study, as the report names it.
+        committed: Folder of other lines, of which these are repetitions to be compared with them; None if they are not.
 
     Returns:
         The two files.
@@ -49,7 +52,8 @@ def write(
     """
     out = Path(out)
     lines, times = read_lines(Path(results)), read_times(Path(results))
-    blocks = report(lines, times, parts, planned=list(planned), command=command)
+    theirs = None if committed is None else read_lines(Path(committed))
+    blocks = report(lines, times, parts, planned=list(planned), command=command, committed=theirs)
     figures = out / FIGURES
     figures.mkdir(parents=True, exist_ok=True)
     for stale in figures.glob("*.svg"):
@@ -70,6 +74,7 @@ def report(
     *,
     planned: Sequence[Mapping[str, Any]] = (),
     command: str = COMMAND,
+    committed: Sequence[Line] | None = None,
 ) -> list[Block]:
     """Put the report together.
 
@@ -79,12 +84,15 @@ def report(
         parts: In the order of their sections.
         planned: See `write`.
         command: Likewise.
+        committed: Lines of them.
     """
     runs, lines = lines, as_planned(lines, planned)
     placed, of_headline = standings(lines), parts_of_headlines(lines, planned)
     targets, others = ([part for part in parts if (part.name in of_headline) == each] for each in (True, False))
     missing = {part.name: missing_cells(part, lines, planned) for part in parts}
     blocks: list[Block] = [Heading(1, TITLE), *_opening(command), Heading(2, "Rules of fairness"), *_rules(lines)]
+    if committed is not None:
+        blocks += [Heading(2, "Beside the committed results"), *repeated(lines, committed)]
     blocks += [Heading(2, "Headline: time to target"), *_headline(lines, times, targets, missing, command)]
     blocks += [Heading(2, "Where the teachers stand"), *places(placed, lines), _made_by([TEACHERS], command)]
     for question, group in _by_question(others).items():
