@@ -21,7 +21,7 @@ class DistillationArguments:
     """
 
     weighting: str = field(
-        default="linear",
+        default="inheritance",
         metadata={
             "help": "Name of the weighting policy of the soft loss: constant, linear, cosine, exponential, step, wsd, "
             "inheritance, handover, or one that was registered with `register_policy`."

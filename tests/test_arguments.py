@@ -24,11 +24,11 @@ def test_fields_of_transformers_keep_their_order_and_defaults():
     assert [(each.name, each.default) for each in ours] == [(each.name, each.default) for each in stock]
 
 
-def test_defaults_are_the_papers_recommendation():
+def test_the_default_policy_lets_the_teacher_speak_first_and_be_silent_from_half_time_on():
     args = arguments()
-    assert (args.weighting, args.temperature, args.hard_loss_weight) == ("linear", 1.0, 1.0)
-    assert args.policy()(Signals(0, 0.0)) == Weights(hard=1.0, soft=4.0)
-    assert args.policy()(Signals(9, 1.0)) == Weights(hard=1.0, soft=1.0)
+    assert (args.weighting, args.temperature, args.hard_loss_weight) == ("inheritance", 1.0, 1.0)
+    assert args.policy()(Signals(0, 0.0)) == Weights(hard=0.0, soft=1.0)
+    assert args.policy()(Signals(5, 0.5)) == Weights(hard=1.0, soft=0.0, for_good=True)
     assert args.weighting_steps is args.weighting_kwargs is args.teacher_dtype is None
     assert not args.allow_bad_teacher
     assert not args.map_added_tokens_to_unknown
@@ -70,14 +70,15 @@ def test_soft_loss_is_scaled_by_the_square_of_the_temperature_unless_that_is_swi
         ({"weighting_steps": -5}, "`weighting_steps` must be a whole number, at least 1, got -5"),
         ({"weighting_steps": 1.5}, "`weighting_steps` must be a whole number, at least 1, got 1.5"),
         ({"soft_loss_weight": -1}, "`soft_loss_weight` must be finite and at least 0, got -1"),
-        ({"final_soft_loss_weight": -1}, "`final_soft_loss_weight` must be finite and at least 0, got -1"),
-        ({"hard_loss_weight": -1}, "`hard_loss_weight` must be finite and at least 0, got -1"),
-        ({"hard_loss_weight": math.nan}, "`hard_loss_weight` must be finite and at least 0, got nan"),
+        ({"weighting": "linear", "final_soft_loss_weight": -1}, "`final_soft_loss_weight` must be finite and at least 0, got -1"),
+        ({"weighting": "constant", "hard_loss_weight": -1}, "`hard_loss_weight` must be finite and at least 0, got -1"),
+        ({"weighting": "constant", "hard_loss_weight": math.nan}, "`hard_loss_weight` must be finite and at least 0, got nan"),
         ({"soft_loss_weight": "4"}, "`soft_loss_weight` must be a number, got '4'"),
         ({"weighting": "cosin"}, "`weighting` is 'cosin'. Did you mean 'cosine'"),
         ({"weighting": None}, "`weighting` is None"),
         ({"weighting": "constant", "final_soft_loss_weight": 1}, "'constant'` does not use `final_soft_loss_weight`"),
         ({"weighting": "inheritance", "hard_loss_weight": 2}, "'inheritance'` does not use `hard_loss_weight`"),
+        ({"soft_loss_weight": 4}, "must lie between 0 and 1, got 4. Larger ones are for 'constant', 'linear' or"),
         ({"weighting_kwargs": {"att": 0.3}, "weighting": "step"}, "does not use `att`. Did you mean 'at'"),
         ({"weighting_kwargs": {"at": 3}, "weighting": "step"}, "`at` must lie between 0 and 1, got 3"),
         ({"weighting_kwargs": {"soft_loss_weight": 3}}, r"holds \['soft_loss_weight'\], which are arguments of their"),
@@ -98,7 +99,7 @@ def test_a_value_out_of_its_range_is_refused_by_name(changes, text):
         {"temperature": 2},
         {"weighting_steps": 1},
         {"soft_loss_weight": 0},
-        {"hard_loss_weight": 0},
+        {"weighting": "constant", "hard_loss_weight": 0},
         {"weighting": "inheritance", "hard_loss_weight": 1.0},
         {"weighting_kwargs": {}},
         {"teacher_dtype": "float16"},

@@ -36,7 +36,7 @@ def test_soft_weight_follows_the_formula(name, settings, expected):
     assert soft_weights(name, 0, 0.1, 0.25, 0.5, 1, **settings) == pytest.approx(expected)
 
 
-def test_default_is_linear_from_four_to_one():
+def test_linear_is_from_four_to_one_by_default():
     assert make_policy("linear")(Signals(0, 0.0)) == Weights(hard=1.0, soft=4.0)
     assert make_policy("linear")(Signals(9, 1.0)) == Weights(hard=1.0, soft=1.0)
 

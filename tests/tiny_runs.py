@@ -114,10 +114,11 @@ def collator(kind: str, **settings: Any) -> Callable[..., dict[str, torch.Tensor
 
 
 def arguments(folder: str | Path, **settings: Any) -> DWTTrainingArguments:
-    """Arguments of a quiet run with plain SGD: no clipping, no schedule, nothing saved."""
+    """Arguments of a quiet run with plain SGD: no clipping, no schedule, nothing saved; the teacher speaks to the end."""
     quiet = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no"}
     plain = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "learning_rate": 0.1}
-    return DWTTrainingArguments(str(folder), **{**quiet, **plain, "per_device_train_batch_size": 8, **settings})
+    sizes = {"per_device_train_batch_size": 8, "weighting": "linear"}
+    return DWTTrainingArguments(str(folder), **{**quiet, **plain, **sizes, **settings})
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:

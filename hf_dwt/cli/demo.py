@@ -42,6 +42,8 @@ _TEACHER_SHARE_OF_TIME = 0.25
 # After a few dozen steps that teacher still guesses by token frequency, and would be refused.
 _FEWEST_TEACHER_STEPS = 100
 _TEACHER_STEPS_PER_STEP = 5
+# Its teachers are ahead of what students of minutes become, so they speak to the end, as the paper recommends.
+_WEIGHTS = {"weighting": "linear", "soft_loss_weight": 4, "final_soft_loss_weight": 1}
 _STEPS_FILE = "steps.json"
 _NUM_COMPLETIONS = 3
 _NUM_TIMED_STEPS = 6
@@ -247,7 +249,7 @@ def _recipe(where: Path, causal: bool, layers: int, hidden_size: int, seed: int)
             "teacher": {"name": str(where / "teacher")},
             "student": student,
             "data": {**files, **data, "num_evaluation_examples": 512},
-            "arguments": {**arguments, "eval_steps": 0.125, "use_cpu": not torch.cuda.is_available()},
+            "arguments": {**arguments, **_WEIGHTS, "eval_steps": 0.125, "use_cpu": not torch.cuda.is_available()},
         }
     )
 

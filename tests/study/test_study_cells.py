@@ -2,15 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_study import CONTENT, cells, content, part, planned, study
 
-from benchmarks.study.cells import expand
+from benchmarks.study.cells import Cell, expand
 from benchmarks.study.config import make_study, read_study
 from benchmarks.study.recipes import growing_of, recipe_of
+from benchmarks.study.results import Results
 from hf_dwt.cli.recipe import make_recipe
 from hf_dwt.sections import RecipeError
 
@@ -163,12 +165,21 @@ def test_what_is_wrong_is_refused_by_name(changes: dict[str, Any], message: str)
 # The shipped studies
 
 
-def test_a_quick_study_has_the_same_parts_in_small() -> None:
+def without_rate(cell: Cell) -> str:
+    return replace(cell, learning_rate=None).choices
+
+
+def test_a_quick_study_repeats_cells_of_the_study_so_that_their_numbers_compare() -> None:
     whole, quick = read_study(STUDY), read_study(STUDY, "quick")
-    own = {part.name for part in quick.parts}
-    assert {part.name for part in whole.parts} - own == {"tuning"}
-    assert len(expand(quick, lambda _: None)) < len(expand(whole, lambda _: None)) / 2
-    assert quick.step_factor < 1
+    results = Results(ROOT / "benchmarks/results/study")
+    planned = expand(whole, results.loss_of)
+    known = {each.cell.choices for each in planned if not each.waits_for}
+    waiting = {without_rate(each.cell) for each in planned if each.waits_for}
+    found = expand(quick, lambda _: None)
+    odd = [each.cell for each in found if each.cell.choices not in known]
+    strange = [cell.id for cell in odd if without_rate(cell) not in waiting]
+    assert strange == [], "of another rate than tuning found, or of no part"
+    assert {each.cell.part for each in found} >= {"weighting", "quality", "growth_and_teaching", "budgets", "start"}
 
 
 @pytest.mark.parametrize("scale", [None, "quick", "smoke"])
