@@ -1,6 +1,5 @@
 """The site is built with warnings as errors, holds what it says, and needs nothing from elsewhere to be read."""
 
-import importlib.util
 import inspect
 import json
 import os
@@ -43,17 +42,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.html")} | {
         path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.css")
     }
-
-
-@pytest.fixture(scope="module")
-def building() -> ModuleType:
-    """What the site takes from the repository."""
-    spec = importlib.util.spec_from_file_location("building", ROOT / "docs/_building.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # The built site
