@@ -232,12 +232,12 @@ def policies_as_svg() -> str:
 
     names = ("constant", "linear", "cosine", "exponential", "step", "wsd", "inheritance")
     done = [index / 200 for index in range(201)]
-    figure, places = pyplot.subplots(2, 4, figsize=(10, 4.6), layout="constrained")
+    figure, places = pyplot.subplots(2, 4, figsize=(8, 4.6), layout="constrained")
     for name, axes in zip(names, places.flat, strict=False):
         weights = [make_policy(name)(Signals(round(1000 * each), each)) for each in done]
         axes.plot(done, [each.soft for each in weights], color="black", label="soft loss")
         axes.plot(done, [each.hard for each in weights], color="0.45", linestyle="--", label="hard loss")
-        axes.set(title=name, ylim=(-0.15, 4.4), xlabel="progress")
+        axes.set(title=name, ylim=(-0.15, 4.4), xlabel="progress", xticks=(0, 0.5, 1))
     places[0, 0].set_ylabel("weight")
     places[1, 0].set_ylabel("weight")
     places[0, 0].legend(frameon=False)
