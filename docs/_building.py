@@ -3,24 +3,31 @@
 A page asks for it by a comment that stands alone on its line:
 
     <!-- include: trainer_configs/README.md | Memory -->   a file, or some of its sections
-    <!-- help: train -->                                   what `hf-dwt train --help` prints at 80 columns
+    <!-- help: train -->                                   what `hf-dwt train --help` prints at 80 columns;
+                                                           `hf-dwt --help` without a command
     <!-- settings -->                                      the arguments that distillation adds
     <!-- study: Weighting -->                              what the study's report says under such a heading
 
-and for a figure of `benchmarks/results` in the midst of its text, by file and keys (`arms` may be left out; `range` is
-from the lowest to the highest of an arm's rounds):
+and for a figure of `benchmarks/results` in the midst of its text, by file (JSON, or counts in a Markdown table) and
+keys (`arms` may be left out; `range` is from the lowest to the highest of an arm's rounds). With * in file or keys
+there are several, of which the word in front makes one, as it does of their differences:
 
     {{ growth.json/large/grown and verified/ratio }}
+    {{ growth_sweep.md/dense and built tiny }}
+    {{ largest: cache-error.json/*/*, k = 16/soft, % }}
+    {{ mean: demo/speeches-seed*-alone-equal-steps.json/loss minus demo/speeches-seed*-student.json/loss }}
 """
 
 import json
 import os
 import posixpath
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from fnmatch import fnmatchcase
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -41,6 +48,13 @@ _PUBLISHED = "files"
 _PATTERNS = ("benchmarks/results/**/*.*", "trainer_configs/*/*.*")
 _DIRECTIVE = re.compile(r"^<!-- (include|help|settings|study)(?:: (.+?))? -->$", re.MULTILINE)
 _FIGURE = re.compile(r"\{\{ (.+?) \}\}")
+_SUMMARIES: dict[str, Callable[[list[float]], float]] = {
+    "mean": statistics.mean,
+    "deviation": statistics.stdev,
+    "largest": lambda found: max(map(abs, found)),
+    "smallest": lambda found: min(map(abs, found)),
+    "points": lambda found: 100 * statistics.mean(found),
+}
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -75,20 +89,58 @@ def filled_in(markdown: str, page: str, root: Path = ROOT) -> str:
     return _DIRECTIVE.sub(lambda found: writers[found[1]](found[2] or ""), text)
 
 
-def figure(path: str, root: Path = ROOT) -> str:
-    """A figure of the raw results: losses to three digits, everything else to two.
+def figure(asked: str, root: Path = ROOT) -> str:
+    """A figure of the raw results: losses to three digits, percentages to one, everything else, means too, to two.
 
     Raises:
         KeyError: If there is none of that path.
     """
-    *folders, name = path.split("/")
-    depth = 1 + next(index for index, folder in enumerate(folders) if folder.endswith(".json"))
-    found = json.loads((root / _RESULTS).joinpath(*folders[:depth]).read_text())
-    for key in folders[depth:]:
-        found = found[key] if key in found else found["arms"][key]
+    word, path = re.fullmatch(r"(?:(\w+): )?(.+)", asked).groups()
+    name = path.rpartition("/")[2]
     if name == "range":
-        return f"{found['lowest']:.2f} to {found['highest']:.2f}"
-    return f"{found[name]:.3f}" if "loss" in name else f"{found[name]:.2f}"
+        arm = path.removesuffix("range")
+        return f"{figure(f'{arm}lowest', root)} to {figure(f'{arm}highest', root)}"
+    taken, *less = (_found(each, root) for each in path.split(" minus "))
+    found = [first - second for first, second in zip(taken, *less, strict=True)] if less else taken
+    if not word:
+        (value,) = found
+        if isinstance(value, int):
+            return str(value)
+        digits = 3 if name.endswith("loss") else 2
+    else:
+        value, digits = _SUMMARIES[word](found), 2
+    return f"{value:.{1 if name.endswith('%') or word == 'points' else digits}f}"
+
+
+def _found(path: str, root: Path) -> list[Any]:
+    """What lies at a path, once for each file and key that its stars stand for, in their order."""
+    parts = path.split("/")
+    depth = 1 + next(index for index, part in enumerate(parts) if part.endswith((".json", ".md")))
+    files = sorted((root / _RESULTS).glob("/".join(parts[:depth])))
+    found = [_content(file) for file in files]
+    for key in parts[depth:]:
+        found = [inner for outer in found for inner in _below(outer, key)]
+    if not found:
+        raise KeyError(path)
+    return found
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """Of a JSON file, or the counts of a Markdown file's tables of two columns, by their first column."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".json":
+        return dict(json.loads(text))
+    return {name: int(count) for name, count in re.findall(r"^\| ([^|]+) \| (\d+) \|$", text, flags=re.MULTILINE)}
+
+
+def _below(content: dict[str, Any], key: str) -> list[Any]:
+    if key in content:
+        return [content[key]]
+    arms = content.get("arms", {})
+    if "*" in key:
+        # A key that is not everywhere, such as a section of other arms, is passed over.
+        return [value for name, value in (arms or content).items() if fnmatchcase(name, key)]
+    return [arms[key]] if key in arms else []
 
 
 def published(root: Path) -> list[str]:
@@ -180,12 +232,12 @@ def policies_as_svg() -> str:
 
     names = ("constant", "linear", "cosine", "exponential", "step", "wsd", "inheritance")
     done = [index / 200 for index in range(201)]
-    figure, places = pyplot.subplots(2, 4, figsize=(10, 4.6), layout="constrained")
+    figure, places = pyplot.subplots(2, 4, figsize=(8, 4.6), layout="constrained")
     for name, axes in zip(names, places.flat, strict=False):
         weights = [make_policy(name)(Signals(round(1000 * each), each)) for each in done]
         axes.plot(done, [each.soft for each in weights], color="black", label="soft loss")
         axes.plot(done, [each.hard for each in weights], color="0.45", linestyle="--", label="hard loss")
-        axes.set(title=name, ylim=(-0.15, 4.4), xlabel="progress")
+        axes.set(title=name, ylim=(-0.15, 4.4), xlabel="progress", xticks=(0, 0.5, 1))
     places[0, 0].set_ylabel("weight")
     places[1, 0].set_ylabel("weight")
     places[0, 0].legend(frameon=False)

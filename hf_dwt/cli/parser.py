@@ -33,7 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = _Parser(
         prog="hf-dwt",
-        description="Train a larger language model from the smaller one you already have.",
+        description="Train a larger language model from the smaller one you already have. `hf-dwt COMMAND --help` "
+        "tells the options of a command.",
         epilog="example:\n  hf-dwt demo --causal --minutes 5",
         formatter_class=_Formatter,
         allow_abbrev=False,
@@ -60,16 +61,16 @@ def _add_train(commands: Any) -> None:
         "train",
         "hf-dwt train recipe.yaml --baseline --max-steps 1000",
         help="train a student by a recipe",
-        description="Train a student by a recipe. Further options change the recipe: --max-steps 100, "
-        "--hidden-size 512, --teacher.name ./small; - and _ are the same. Ctrl-C ends the step, writes a checkpoint "
-        "and prints the command that goes on.",
+        description="Train a student by a recipe, a YAML file such as those in trainer_configs/recipes. Further "
+        "options change what it says: --max-steps 100, --hidden-size 512, --teacher.name ./small; - and _ are the "
+        "same. Ctrl-C ends the step, writes a checkpoint and prints the command that goes on.",
     )
-    train.add_argument("recipe", metavar="RECIPE.yaml", help="what to train, on what, how")
+    train.add_argument("recipe", metavar="RECIPE.yaml", help="what to train, on what text, how")
     train.add_argument("--dry-run", action="store_true", help="print sizes, steps and costs; read configurations only")
     train.add_argument(
         "--baseline", action="store_true", help="also train the student alone, at equal steps and at equal cost"
     )
-    train.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint")
+    train.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint of the same command")
 
 
 def _add_assess(commands: Any) -> None:
@@ -82,13 +83,15 @@ def _add_assess(commands: Any) -> None:
         "Further options change the recipe, as for `train`.",
     )
     assess.add_argument("recipe", metavar="RECIPE.yaml", help="names teacher, student and text")
-    assess.add_argument("--standalone-loss", type=float, metavar="NATS", help="held-out loss of the student alone")
+    assess.add_argument(
+        "--standalone-loss", type=float, metavar="NATS", help="held-out loss of the student alone, to compare with"
+    )
     assess.add_argument(
         "--baseline",
         nargs="?",
         const="",
         metavar="FOLDER",
-        help="take that loss from a run of `train --baseline` (default: the recipe's own output folder)",
+        help="take that loss from what `train --baseline` left in a folder (default: the recipe's own)",
     )
 
 
@@ -102,27 +105,37 @@ def _add_grow(commands: Any) -> None:
         "student's configuration: --num-hidden-layers 24 --hidden-size 1536; - and _ are the same. Sizes left out "
         "follow from those given.",
     )
-    grow.add_argument("teacher", metavar="TEACHER", help="folder or Hub id")
-    grow.add_argument("-o", "--output", metavar="FOLDER", help="where the student goes, with its growth_plan.json")
+    grow.add_argument("teacher", metavar="TEACHER", help="the smaller model: folder or Hub id")
+    grow.add_argument("-o", "--output", metavar="FOLDER", help="folder for the student and its growth_plan.json")
     grow.add_argument(
         "--method",
         default="exact",
-        help="exact (default), near, random, repeat_last, stack, interleave, spread, fpi or aki",
+        help="exact (default): predicts what the teacher predicts; near, random, repeat_last, stack, interleave, "
+        "spread, fpi or aki",
     )
-    grow.add_argument("--depth-method", metavar="METHOD", help="another way to deepen than the method's own")
-    grow.add_argument("--width-method", metavar="METHOD", help="another way to widen than the method's own")
+    grow.add_argument(
+        "--depth-method",
+        metavar="METHOD",
+        help="identity, repeat_last, stack, interleave or spread, instead of the method's own",
+    )
+    grow.add_argument(
+        "--width-method", metavar="METHOD", help="exact, near, fpi, aki or pad, instead of the method's own"
+    )
     grow.add_argument(
         "--noise",
         type=float,
         default=0.1,
         metavar="SHARE",
-        help="between copies of a unit, relative to each weight (default: 0.1)",
+        help="how far copies of a unit are set apart, in standard deviations of each weight (default: 0.1)",
     )
-    grow.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    grow.add_argument("--dtype", help="precision of the student (default: the teacher's)")
+    grow.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    grow.add_argument("--dtype", help="precision of the student, such as bfloat16 (default: the teacher's)")
     grow.add_argument("--revision", help="branch, tag or commit of the teacher")
     grow.add_argument(
-        "--verify", choices=("yes", "full", "no"), default="yes", help="compare student and teacher (default: yes)"
+        "--verify",
+        choices=("yes", "full", "no"),
+        default="yes",
+        help="compare student and teacher on random tokens (default: yes); full: also in training mode and in bfloat16",
     )
     grow.add_argument("--dry-run", action="store_true", help="print the plan; read the configuration only")
 
@@ -138,16 +151,23 @@ def _add_evaluate(commands: Any) -> None:
     )
     evaluate.add_argument("models", nargs="+", metavar="MODEL", help="folder, Hub id, or id@revision")
     evaluate.add_argument("--suite", default="demo", help="glue, demo (default), molecules, or a YAML file")
-    evaluate.add_argument("--seeds", type=int, default=5, help="how many (default: 5)")
+    evaluate.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 on (default: 5)")
     evaluate.add_argument(
         "--method",
         choices=("full", "lora", "probe"),
         default="full",
-        help="train all weights (default), adapters, or a linear classifier on the frozen model, in seconds",
+        help="full: train all weights (default); lora: adapters; probe: a linear classifier on the frozen model, in "
+        "seconds",
     )
-    evaluate.add_argument("--tasks", nargs="+", metavar="TASK", help="some tasks only, optional ones among them")
-    evaluate.add_argument("--data", metavar="SOURCE", help="a copy of the suite's data set: Hub id or folder")
-    evaluate.add_argument("--output", metavar="FOLDER", default="evaluation", help="for results (default: evaluation)")
+    evaluate.add_argument(
+        "--tasks", nargs="+", metavar="TASK", help="these tasks only; optional ones are run only if named"
+    )
+    evaluate.add_argument(
+        "--data", metavar="SOURCE", help="Hub id or folder of a copy of the suite's data set, to read instead"
+    )
+    evaluate.add_argument(
+        "--output", metavar="FOLDER", default="evaluation", help="folder for results (default: %(default)s)"
+    )
 
 
 def _add_demo(commands: Any) -> None:
@@ -156,9 +176,9 @@ def _add_demo(commands: Any) -> None:
         "demo",
         "hf-dwt demo --causal --grow --minutes 10",
         help="see it work on real data in minutes",
-        description="A larger student learns with a teacher and alone. Molecules: a published 0.74M ALBERT teaches a "
-        "larger BERT. With --causal: a 2-layer GPT-2 is trained on speeches first, then teaches a larger one. Ctrl-C "
-        "ends the step, writes a checkpoint and prints the command that goes on.",
+        description="A larger student learns with a teacher and alone. On molecules a published ALBERT of 0.74M "
+        "parameters teaches a larger BERT. With --causal a 2-layer GPT-2 is trained on speeches first, then teaches a "
+        "larger one. Ctrl-C ends the step, writes a checkpoint and prints the command that goes on.",
     )
     demo.add_argument("--causal", action="store_true", help="speeches and causal models instead of molecules")
     demo.add_argument(
@@ -167,12 +187,17 @@ def _add_demo(commands: Any) -> None:
         default="4x256",
         help="layers and hidden size of the student (default: %(default)s)",
     )
-    demo.add_argument("--seed", type=int, default=0, help="of masks, order and initial weights (default: 0)")
+    demo.add_argument("--seed", type=int, default=0, help="seed of masks, order and initial weights (default: 0)")
     demo.add_argument(
-        "--minutes", type=float, default=5.0, help="of training, all runs together, about (default: %(default)g)"
+        "--minutes",
+        type=float,
+        default=5.0,
+        help="about how long training takes, all runs together (default: %(default)g)",
     )
-    demo.add_argument("--steps", type=int, help="steps of the distilled run, instead of --minutes")
-    demo.add_argument("--output", metavar="FOLDER", help="where results go (default: demo-molecules, demo-speeches)")
+    demo.add_argument("--steps", type=int, help="steps of the run with the teacher, instead of --minutes")
+    demo.add_argument(
+        "--output", metavar="FOLDER", help="folder for inputs and results (default: demo-molecules or demo-speeches)"
+    )
     demo.add_argument(
         "--grow", action="store_true", help="with --causal: also train the student grown from the teacher"
     )

@@ -1,7 +1,7 @@
 """The site is built with warnings as errors, holds what it says, and needs nothing from elsewhere to be read."""
 
-import importlib.util
 import inspect
+import json
 import os
 import re
 import shutil
@@ -17,6 +17,7 @@ from stand_ins import ROOT
 
 import hf_dwt
 import hf_dwt.data
+from benchmarks.growth_table import count
 from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics
 from hf_dwt.training_log import _STUDENT, _TEACHER
@@ -41,17 +42,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.html")} | {
         path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.css")
     }
-
-
-@pytest.fixture(scope="module")
-def building() -> ModuleType:
-    """What the site takes from the repository."""
-    spec = importlib.util.spec_from_file_location("building", ROOT / "docs/_building.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # The built site
@@ -82,15 +72,15 @@ def test_examples_of_docstrings_are_code_and_not_quotations(site: dict[str, str]
 
 
 def test_every_comment_that_asks_for_something_is_answered(site: dict[str, str], building: ModuleType) -> None:
-    asked = re.compile(r"<!-- \w+(: .*)? -->")
-    assert [name for name, text in site.items() if asked.search(text) or "{{ " in text] == []
+    asked = re.compile(r"<!-- \w+\b.* -->|\{\{ ")
+    assert [name for name, text in site.items() if asked.search(text)] == []
     assert sum(len(building._DIRECTIVE.findall(path.read_text())) for path in ROOT.glob("docs/**/*.md")) >= 12
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_the_page_on_the_command_line_shows_what_help_prints(command: str, site: dict[str, str]) -> None:
     text = unescape(re.sub(r"<[^>]+>", "", site["cli.html"]))
-    asked = [sys.executable, "-m", "hf_dwt.cli", command, "--help"]
+    asked = [sys.executable, "-m", "hf_dwt.cli", *command.split(), "--help"]
     plain = os.environ | {"COLUMNS": "80", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
     shown = subprocess.run(asked, env=plain, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() in text
@@ -172,6 +162,53 @@ def test_figures_are_taken_from_the_raw_results(building: ModuleType, tmp_path: 
     assert building.filled_in(text, "page.md", tmp_path) == "0.75 (0.70 to 0.80), 1.235"
     with pytest.raises(KeyError):
         building.filled_in("{{ step.json/two/ratio }}", "page.md", tmp_path)
+
+
+def test_several_figures_are_made_one_by_the_word_in_front(building: ModuleType, tmp_path: Path) -> None:
+    results = tmp_path / "benchmarks/results"
+    results.mkdir(parents=True)
+    for seed, (alone, taught) in enumerate([(2.0, 1.5), (2.0, 1.25), (3.0, 2.5)]):
+        (results / f"alone{seed}.json").write_text(f'{{"loss": {alone}, "steps": {90 + seed}}}')
+        (results / f"taught{seed}.json").write_text(f'{{"loss": {taught}}}')
+    (results / "cache.json").write_text(
+        '{"a": {"arms": {"early, k = 16": {"soft, %": -20.25}, "late, k = 16": {"soft, %": -58.8}, "late, k = 4": {}}},'
+        ' "b": {"arms": {"early": {"other": 1}}}, "average": {"mean": 0.0039}}'
+    )
+    (results / "sweep.md").write_text(
+        "# Sweep\n\n| | |\n|---|---|\n| built | 12 |\n| exact: x2 | 9 |\n| share | 75% |\n"
+    )
+
+    def shown(asked: str) -> str:
+        return building.filled_in(f"{{{{ {asked} }}}}", "page.md", tmp_path)
+
+    assert shown("mean: alone*.json/loss minus taught*.json/loss") == "0.58"
+    assert shown("deviation: alone*.json/loss minus taught*.json/loss") == "0.14"
+    assert shown("largest: cache.json/*/*, k = 16/soft, %") == "58.8"
+    assert shown("smallest: cache.json/*/*, k = 16/soft, %") == "20.2"
+    assert shown("points: cache.json/average/mean") == "0.4"
+    assert shown("alone1.json/steps") == "91"
+    assert shown("sweep.md/built") == "12"
+    assert shown("sweep.md/built minus sweep.md/exact: x2") == "3"
+    with pytest.raises(ValueError, match="too many values"):
+        shown("alone*.json/loss")
+    with pytest.raises(ValueError, match="shorter than"):
+        shown("mean: alone*.json/loss minus taught0.json/loss")
+    for nothing in ("mean: nowhere*.json/loss", "largest: cache.json/*/*, k = 8/soft, %", "sweep.md/share"):
+        with pytest.raises(KeyError):
+            shown(nothing)
+
+
+def test_the_counts_of_the_growth_sweep_are_those_of_its_lines(building: ModuleType) -> None:
+    lines = (ROOT / "benchmarks/results/growth_sweep.jsonl").read_text().splitlines()
+    counts = count([json.loads(line) for line in lines])
+    table = building._content(ROOT / "benchmarks/results/growth_sweep.md")
+    assert table == {name: number for name, number in counts.items() if isinstance(number, int)}
+    assert table["dense and built tiny"] > 100
+
+
+def test_figures_of_percent_and_words_with_loss_in_them_have_their_digits(building: ModuleType) -> None:
+    assert re.fullmatch(r"\d\.\d\d", building.figure("profile-cpu.json/shares/stock/softmax and losses"))
+    assert re.fullmatch(r"\d\.\d\d\d", building.figure("cache-error.json/trained/live/held-out loss"))
 
 
 # What the pages list

@@ -1,0 +1,76 @@
+"""Every measured figure of the README is that of the raw results, which these sentences ask for as the site does."""
+
+import json
+import re
+from types import ModuleType
+
+import pytest
+from stand_ins import ROOT
+
+README = " ".join((ROOT / "README.md").read_text().split())
+RESULTS = ROOT / "benchmarks/results"
+
+EQUAL_STEPS = "demo/speeches-seed*-alone-equal-steps.json/loss minus demo/speeches-seed*-student.json/loss"
+EQUAL_COST = "demo/speeches-seed*-alone-equal-cost.json/loss minus demo/speeches-seed*-student.json/loss"
+
+
+def _headings(demo: str) -> str:
+    steps = [f"{{{{ demo/{demo}-seed0-{run}.json/steps }}}}" for run in ("student", "alone-equal-steps")]
+    cost = f"{{{{ demo/{demo}-seed0-alone-equal-cost.json/steps }}}}"
+    return f"| with teacher, {steps[0]} steps | alone, {steps[1]} steps | alone, equal cost ({cost} steps) |"
+
+
+def _row(demo: str, seed: int) -> str:
+    runs = ("teacher", "student", "alone-equal-steps", "alone-equal-cost")
+    return f"| {seed} | " + " | ".join(f"{{{{ demo/{demo}-seed{seed}-{run}.json/loss }}}}" for run in runs) + " |"
+
+
+def _step(words: str, arm: str) -> str:
+    return f"{words} {{{{ step-cpu.json/{arm}/ratio }}}} ({{{{ step-cpu.json/{arm}/range }}}})"
+
+
+def _off(kept: str, weight: int) -> str:
+    return f"{{{{ largest: cache-error.json/*/*, {kept}/hard + {weight} soft, % }}}} %"
+
+
+SENTENCES = [
+    *(_headings(demo) for demo in ("molecules", "speeches")),
+    *(_row(demo, seed) for demo in ("molecules", "speeches") for seed in (0, 1, 2)),
+    "ALBERT is {{ points: demo/molecules-seed*-teacher.json/teacher_share }} % of a step's cost",
+    "own training, {{ demo/speeches-seed0-teacher.json/steps }} steps",
+    f"by {{{{ mean: {EQUAL_STEPS} }}}} nats at equal steps (standard deviation over seeds "
+    f"{{{{ deviation: {EQUAL_STEPS} }}}}), by {{{{ mean: {EQUAL_COST} }}}} at equal cost "
+    f"({{{{ deviation: {EQUAL_COST} }}}})",
+    _step("student alone", "masked/alone"),
+    _step("with its teacher", "masked/taught"),
+    _step("TextBrewer", "masked/textbrewer"),
+    _step("distillation as tutorials write it", "masked/tutorial"),
+    "{{ step-cpu.json/sentences/taught/ratio }} with its teacher ({{ step-cpu.json/sentences/taught/range }})",
+    "Of {{ growth_sweep.md/dense and built tiny }} dense language model classes of transformers that can be built "
+    "tiny, {{ growth_sweep.md/dense and exact at width x2 }} double their width exactly",
+    "{{ growth_sweep.md/not judged: the process died or ran out of time }} classes died or ran out of time",
+    "teachers of {{ cache-error.json/masked/teacher's held-out loss }} and "
+    "{{ cache-error.json/causal/teacher's held-out loss }} nats hard + soft loss is off by at most "
+    f"{_off('k = 8 + 8 drawn', 1)} (hard + 4 soft: {_off('k = 8 + 8 drawn', 4)}); "
+    f"by up to {_off('k = 16', 1)} ({_off('k = 16', 4)}) with the 16 most likely tokens alone",
+]
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_a_sentence_of_the_readme_has_the_figures_of_the_raw_results(building: ModuleType, sentence: str) -> None:
+    assert building.filled_in(sentence, "index.md") in README
+
+
+def test_what_the_readme_says_in_words_is_what_was_measured(building: ModuleType) -> None:
+    assert "no student that was judged claimed an equality that it lacked" in README
+    assert building.figure("growth_sweep.md/silently wrong, of those judged") == "0"
+    assert "Three published checkpoints grow exactly too" in README
+    checkpoints = json.loads((RESULTS / "growth.json").read_text())["checkpoints"]["arms"]
+    assert [each["reported exact"] for each in checkpoints.values()] == ["True"] * 3
+
+
+def test_the_sections_of_results_hold_no_figure_that_is_not_asked_for(building: ModuleType) -> None:
+    results = README[README.index("## Results") : README.index("## Three choices")]
+    for sentence in SENTENCES:
+        results = results.replace(building.filled_in(sentence, "index.md"), "")
+    assert re.findall(r"\d+\.\d+|\d+ %", results) == []
