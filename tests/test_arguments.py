@@ -70,9 +70,15 @@ def test_soft_loss_is_scaled_by_the_square_of_the_temperature_unless_that_is_swi
         ({"weighting_steps": -5}, "`weighting_steps` must be a whole number, at least 1, got -5"),
         ({"weighting_steps": 1.5}, "`weighting_steps` must be a whole number, at least 1, got 1.5"),
         ({"soft_loss_weight": -1}, "`soft_loss_weight` must be finite and at least 0, got -1"),
-        ({"weighting": "linear", "final_soft_loss_weight": -1}, "`final_soft_loss_weight` must be finite and at least 0, got -1"),
+        (
+            {"weighting": "linear", "final_soft_loss_weight": -1},
+            "`final_soft_loss_weight` must be finite and at least 0, got -1",
+        ),
         ({"weighting": "constant", "hard_loss_weight": -1}, "`hard_loss_weight` must be finite and at least 0, got -1"),
-        ({"weighting": "constant", "hard_loss_weight": math.nan}, "`hard_loss_weight` must be finite and at least 0, got nan"),
+        (
+            {"weighting": "constant", "hard_loss_weight": math.nan},
+            "`hard_loss_weight` must be finite and at least 0, got nan",
+        ),
         ({"soft_loss_weight": "4"}, "`soft_loss_weight` must be a number, got '4'"),
         ({"weighting": "cosin"}, "`weighting` is 'cosin'. Did you mean 'cosine'"),
         ({"weighting": None}, "`weighting` is None"),

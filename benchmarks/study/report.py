@@ -1,6 +1,7 @@
 """The study's report, computed from its lines: Markdown with figures beside it, and one HTML page with all inside."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchmarks.study.missing import missing_cells
 from benchmarks.study.repeated import repeated
 from benchmarks.study.sections import answers, learning_rates, places
 from benchmarks.study.statistics import LEVEL
+from benchmarks.study.summary import summary_of
 from benchmarks.study.time_to_target import anchors, headline_blocks
 from benchmarks.study.weakness import standings
 
@@ -29,11 +31,11 @@ def write(
     parts: Sequence[Part],
     out: str | Path,
     *,
-    planned: Iterable[Mapping[str, Any]] = (),
+    planned: Sequence[Mapping[str, Any]] = (),
     command: str = COMMAND,
     committed: str | Path | None = None,
-) -> tuple[Path, Path]:
-    """Write `study.md`, its figures and `study.html`. Same lines, same bytes.
+) -> tuple[Path, Path, Path]:
+    """Write `study.md`, figures, `study.html`, and `study.json` for documents that quote it. Same lines, same bytes.
 
     Args:
         results: Folder of the lines.
@@ -45,7 +47,7 @@ def write(
         committed: Folder of other lines, of which these are repetitions to be compared with them; None if they are not.
 
     Returns:
-        The two files.
+        The three files.
 
     Raises:
         ImportError: If matplotlib is missing; `pip install 'hf_dwt[plots,eval]'` brings it, and scipy.
@@ -53,7 +55,7 @@ def write(
     out = Path(out)
     lines, times = read_lines(Path(results)), read_times(Path(results))
     theirs = None if committed is None else read_lines(Path(committed))
-    blocks = report(lines, times, parts, planned=list(planned), command=command, committed=theirs)
+    blocks = report(lines, times, parts, planned=planned, command=command, committed=theirs)
     figures = out / FIGURES
     figures.mkdir(parents=True, exist_ok=True)
     for stale in figures.glob("*.svg"):
@@ -64,7 +66,19 @@ def write(
     markdown, page = out / "study.md", out / "study.html"
     markdown.write_text(as_markdown(blocks))
     page.write_text(as_html(TITLE, blocks))
-    return markdown, page
+    summary = out / "study.json"
+    summary.write_text(json.dumps(_summary(lines, times, parts, planned), indent=1) + "\n")
+    return markdown, page, summary
+
+
+def _summary(
+    lines: Sequence[Line], times: Sequence[StepTime], parts: Sequence[Part], planned: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    placed = as_planned(lines, planned)
+    targets = sorted(parts_of_headlines(placed, planned))
+    headlines = [each for part in targets for each in headlines_of(part, placed, times)]
+    answered = [part.name for part in parts if part.name not in (TEACHERS, TUNING, *targets)]
+    return summary_of(placed, answered, standings(placed), headlines)
 
 
 def report(

@@ -45,7 +45,7 @@ def study():
 
 @pytest.fixture
 def report(tmp_path) -> tuple[str, str, Path]:
-    markdown, page = write(written(tmp_path / "lines", study()), PARTS, tmp_path / "out")
+    markdown, page, _ = write(written(tmp_path / "lines", study()), PARTS, tmp_path / "out")
     return markdown.read_text(), page.read_text(), tmp_path / "out"
 
 
@@ -165,7 +165,7 @@ def test_other_lines_make_another_report(tmp_path, report):
     for each in contents:
         if each["cell"]["arm"] == "weak":
             each["final"]["loss"] += 0.2
-    markdown, _ = write(written(tmp_path / "other", contents), PARTS, tmp_path / "out3")
+    markdown, *_ = write(written(tmp_path / "other", contents), PARTS, tmp_path / "out3")
     assert re.search(r"`weak` against `alone`.*\*\*hurts\*\*, \+0\.1500", section(markdown.read_text(), "Part quality"))
 
 
@@ -188,7 +188,7 @@ def test_missing_cells_are_marked(report):
 def test_the_plan_tells_what_is_missing_and_what_parts_share(tmp_path):
     wanted = [*arm("twin", SEEDS, part="growth"), content("lacking", 1, part="growth", steps=77)]
     folder = written(tmp_path / "lines", study())
-    markdown, _ = write(folder, PARTS, tmp_path / "out", planned=[each["cell"] for each in [*study(), *wanted]])
+    markdown, *_ = write(folder, PARTS, tmp_path / "out", planned=[each["cell"] for each in [*study(), *wanted]])
     told = section(markdown.read_text(), "Part growth")
     assert "**Missing cells**, 1: `growth/lacking/seed-1`" in told
     assert re.search(r"\| twin \| 0\.5200 \| 0\.0200 \| 3 ", told)
@@ -213,7 +213,7 @@ def test_rules_say_how_far_the_lines_keep_them(tmp_path, report):
     assert "no seed that tuned is used elsewhere, and none that screened confirms" in report[0]
     assert "highest share of clipped steps of a run: 0.00 %" in report[0]
     contents = [*study(), content("alone", 101, 0.5), content("clipped", 1, 0.5, part="confirmation", clipped=0.25)]
-    markdown, _ = write(written(tmp_path / "broken", contents), PARTS, tmp_path / "out4")
+    markdown, *_ = write(written(tmp_path / "broken", contents), PARTS, tmp_path / "out4")
     assert "broken by seed 101, which tuned too and broken by seed 1, which screened too" in markdown.read_text()
     assert "highest share of clipped steps of a run: 25.00 %" in markdown.read_text()
 
@@ -225,7 +225,7 @@ def test_learning_rates_show_the_grid_the_choice_and_an_edge(report):
 
 def test_a_grid_that_is_not_whole_is_told(tmp_path):
     contents = [*study(), content("grown-rate", 101, 0.4, part="tuning", start="exact", grown_from="weak")]
-    markdown, _ = write(written(tmp_path / "lines", contents), PARTS, tmp_path / "out")
+    markdown, *_ = write(written(tmp_path / "lines", contents), PARTS, tmp_path / "out")
     assert "| 0.4000 | not run | 0.001 (others are missing) | 0.001 |" in section(
         markdown.read_text(), "Learning rates"
     )
@@ -233,7 +233,7 @@ def test_a_grid_that_is_not_whole_is_told(tmp_path):
 
 def test_an_empty_folder_makes_a_report_that_says_so(tmp_path):
     (tmp_path / "lines").mkdir()
-    markdown, page = write(tmp_path / "lines", PARTS, tmp_path / "out")
+    markdown, page, _ = write(tmp_path / "lines", PARTS, tmp_path / "out")
     assert "Nothing of this part was run yet." in markdown.read_text()
     assert "No part asks for several budgets." in markdown.read_text()
     assert parsed(page.read_text()).open == []
@@ -242,7 +242,7 @@ def test_an_empty_folder_makes_a_report_that_says_so(tmp_path):
 def test_a_part_that_asks_for_budgets_without_a_target_says_so(tmp_path):
     planned = [content("grown", 1, part="headline", steps=steps)["cell"] for steps in (40, 100)]
     (tmp_path / "lines").mkdir()
-    markdown, _ = write(tmp_path / "lines", PARTS, tmp_path / "out", planned=planned)
+    markdown, *_ = write(tmp_path / "lines", PARTS, tmp_path / "out", planned=planned)
     assert "there is no target" in section(markdown.read_text(), "Part headline")
 
 
@@ -257,3 +257,18 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
     with (folder / "quality.jsonl").open("a") as file:
         file.write(json.dumps(content(seed=2))[:-9])
     assert [line.seed for line in read_lines(folder)] == [1]
+
+
+def test_figures_for_documents_are_those_of_the_report(report):
+    markdown, _, out = report
+    found = json.loads((out / "study.json").read_text())
+    assert set(found) == {"quality", "growth", "teachers", "headline"}
+    weak = found["quality"]["weak"]
+    assert (weak["loss"], weak["seeds"], weak["verdict"]) == (pytest.approx(0.47), 3, "helps")
+    low, mean, high = (weak[f"{which}difference of loss"] for which in ("lowest ", "", "highest "))
+    assert f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" in section(markdown, "Part quality")
+    assert "difference of loss" not in found["quality"]["alone"]
+    assert found["teachers"]["weak"]["loss behind"] == pytest.approx(0.28)
+    told = found["headline"]["headline"]
+    assert told["target loss"] == pytest.approx(0.52)
+    assert f"{told['grown']['operations']:.3f}" in section(markdown, "Part headline")

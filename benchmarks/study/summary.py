@@ -1,0 +1,63 @@
+"""The report's figures as JSON, for documents that quote them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.study.contrasts import ALONE, arms_of, contrasts_of
+from benchmarks.study.headline import Headline
+from benchmarks.study.lines import Line
+from benchmarks.study.statistics import verdict
+from benchmarks.study.weakness import Standing
+from hf_dwt.finetuning.statistics import summarise
+
+
+def summary_of(
+    lines: Sequence[Line], parts: Sequence[str], standings: Sequence[Standing], headlines: Sequence[Headline]
+) -> dict[str, Any]:
+    """What each part found, by arm: losses are in nats per position, differences are from the student alone.
+
+    Args:
+        lines: As planned.
+        parts: To be summed up.
+        standings: Of the teachers.
+        headlines: Of the parts with several budgets.
+    """
+    found: dict[str, Any] = {part: _arms(part, lines) for part in parts}
+    found["teachers"] = {
+        each.teacher.name: {
+            "loss": each.teacher.loss,
+            "loss behind": each.behind,
+            "quality": each.quality,
+            "overtaken at": [place.share for place in each.places],
+            "verdict": each.verdict,
+        }
+        for each in standings
+        if not each.baseline.dropout
+    }
+    found["headline"] = {
+        each.part: {
+            "target loss": each.target,
+            **{recipe.name: vars(recipe.costs) for recipe in each.recipes if recipe.costs is not None},
+        }
+        for each in headlines
+    }
+    return {name: each for name, each in found.items() if each}
+
+
+def _arms(part: str, lines: Sequence[Line]) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for arm in arms_of(line for line in lines if line.part == part):
+        losses = summarise(list(arm.losses.values()))
+        told[arm.name] = {"loss": losses.mean, "deviation of loss": losses.deviation, "seeds": losses.num_seeds}
+    for contrast in contrasts_of(part, lines):
+        if contrast.factor == ALONE and contrast.paired is not None:
+            difference = contrast.paired.difference
+            low, high = difference.interval or (None, None)
+            told[contrast.arm] |= {
+                "difference of loss": difference.mean,
+                "lowest difference of loss": low,
+                "highest difference of loss": high,
+                "paired seeds": difference.num_seeds,
+                "verdict": verdict(difference),
+            }
+    return told
