@@ -33,10 +33,25 @@ def _off(kept: str, weight: int) -> str:
     return f"{{{{ largest: cache-error.json/*/*, {kept}/hard + {weight} soft, % }}}} %"
 
 
+def _policy(words: str, arm: str) -> str:
+    found = {which: f"{{{{ study.json/weighting/{arm}/{which} }}}}" for which in ("loss", "paired seeds")}
+    low, mean, high = (
+        f"{{{{ study.json/weighting/{arm}/{which}difference of loss }}}}" for which in ("lowest ", "", "highest ")
+    )
+    return f"| {words} | {found['loss']} | {mean} [{low}, {high}] | {found['paired seeds']} |"
+
+
 SENTENCES = [
-    *(_headings(demo) for demo in ("molecules", "speeches")),
-    *(_row(demo, seed) for demo in ("molecules", "speeches") for seed in (0, 1, 2)),
-    "ALBERT is {{ points: demo/molecules-seed*-teacher.json/teacher_share }} % of a step's cost",
+    "| no teacher | {{ study.json/weighting/alone/loss }} | | {{ study.json/weighting/alone/seeds }} |",
+    _policy("**`inheritance`: to 0 by half time (default)**", "inheritance"),
+    _policy("`handover`: to 0 with the gap", "handover"),
+    _policy("constant 1, the paper's", "constant-1"),
+    _policy("4 falling to 0 at the end", "linear-4-0"),
+    _policy("4 falling to 1, the paper's belief", "linear-4-1"),
+    _policy('constant 4, the paper\'s "strong"', "constant-4"),
+    "one that was {{ study.json/teachers/weak/loss behind }} nats behind the student alone helped",
+    _headings("speeches"),
+    *(_row("speeches", seed) for seed in (0, 1, 2)),
     "own training, {{ demo/speeches-seed0-teacher.json/steps }} steps",
     f"by {{{{ mean: {EQUAL_STEPS} }}}} nats at equal steps (standard deviation over seeds "
     f"{{{{ deviation: {EQUAL_STEPS} }}}}), by {{{{ mean: {EQUAL_COST} }}}} at equal cost "
@@ -67,6 +82,16 @@ def test_what_the_readme_says_in_words_is_what_was_measured(building: ModuleType
     assert "Three published checkpoints grow exactly too" in README
     checkpoints = json.loads((RESULTS / "growth.json").read_text())["checkpoints"]["arms"]
     assert [each["reported exact"] for each in checkpoints.values()] == ["True"] * 3
+
+
+def test_what_the_readme_says_of_the_policies_is_what_the_study_found() -> None:
+    found = json.loads((RESULTS / "study.json").read_text())
+    helping = [arm for arm, each in found["weighting"].items() if each.get("verdict") == "helps"]
+    assert helping == ["inheritance"], "the default is the one that helped"
+    assert {arm for arm, each in found["weighting"].items() if each.get("verdict") == "hurts"} >= {
+        *("constant-1", "constant-4", "linear-4-1", "linear-4-0")
+    }
+    assert found["teachers"]["weak"]["verdict"] == "weak"
 
 
 def test_the_sections_of_results_hold_no_figure_that_is_not_asked_for(building: ModuleType) -> None:
