@@ -23,6 +23,7 @@ HELPED_TO = 0.17
 _INHERITANCE = "Qin et al., 2022 (Knowledge Inheritance, https://arxiv.org/abs/2105.13880)"
 _SCALING = "Busbridge et al., 2025 (https://arxiv.org/abs/2502.08606)"
 _PAPER = "Lee et al., 2023 (https://arxiv.org/abs/2305.18239)"
+_STUDY = "this project's study (masked, one teacher; benchmarks/results/study.md)"
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def judge_teacher(kind: str, loss: float, unigram_loss: float, standalone_loss: 
 
 
 _ADVICE_FOR_WEAK = (
-    f"A lower soft-loss weight for particularly weak teachers, and an early hand-over to the hard loss alone "
-    f"(weighting 'handover'; they did not build one), are suggested by {_SCALING}, who found temperature 1 best.",
+    "Let the soft-loss weight reach 0 by half time, as the default policy does: it helped with a weak teacher, weights "
+    f"that stay hurt, and letting the teacher go when it had been overtaken changed little: {_STUDY}.",
+    f"A lower weight for particularly weak teachers is suggested by {_SCALING}, who found temperature 1 best.",
     f"A higher temperature for very weak teachers is suggested, and was not measured, by {_PAPER}, limitations.",
 )

@@ -60,8 +60,9 @@ def test_help_elsewhere_is_not_promised_here() -> None:
 def test_every_piece_of_advice_names_its_source() -> None:
     said = [judge_teacher("masked", loss, 3.0, 1.0).advice for loss in (0.5, 1.16, 2.0, 4.0)]
     assert all(advice for advice in said)
-    assert all("et al." in each or "By arithmetic" in each for advice in said for each in advice)
+    sources = ("et al.", "By arithmetic", "this project's study")
+    assert all(any(source in each for source in sources) for advice in said for each in advice)
     weak = " ".join(said[2])
     assert "higher temperature for very weak teachers is suggested, and was not measured, by Lee et al." in weak
-    assert "early hand-over" in weak
+    assert "reach 0 by half time" in weak
     assert "Busbridge et al., 2025 (https://arxiv.org/abs/2502.08606), who found temperature 1 best" in weak

@@ -42,6 +42,7 @@ def _policy(words: str, arm: str) -> str:
 
 
 SENTENCES = [
+    "paired differences with 95 % t intervals",
     "| no teacher | {{ study.json/weighting/alone/loss }} | | {{ study.json/weighting/alone/seeds }} |",
     _policy("**`inheritance`: to 0 by half time (default)**", "inheritance"),
     _policy("`handover`: to 0 with the gap", "handover"),
