@@ -114,7 +114,7 @@ def collator(kind: str, **settings: Any) -> Callable[..., dict[str, torch.Tensor
 
 
 def arguments(folder: str | Path, **settings: Any) -> DWTTrainingArguments:
-    """Arguments of a quiet run with plain SGD: no clipping, no schedule, nothing saved; the teacher speaks to the end."""
+    """Arguments of a quiet run: plain SGD, no clipping, no schedule, nothing saved; the teacher speaks to the end."""
     quiet = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no"}
     plain = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "learning_rate": 0.1}
     sizes = {"per_device_train_batch_size": 8, "weighting": "linear"}
