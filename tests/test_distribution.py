@@ -50,7 +50,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: tuple[Path, Path]) 
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
         assert "hf-dwt = hf_dwt.cli:main" in wheel.read(entry_points).decode()
-        assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
+        for licence in ("LICENSE", "hf_dwt/finetuning/data/WORDNET_LICENSE.txt"):
+            assert any(name.endswith(f".dist-info/licenses/{licence}") for name in wheel.namelist())
     there = {path.relative_to(ROOT) for path in (ROOT / "hf_dwt").rglob("*") if path.is_file()}
     assert names == {path.as_posix() for path in there if "__pycache__" not in path.parts}
     assert {
