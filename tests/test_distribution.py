@@ -115,7 +115,8 @@ def test_the_workflow_is_yaml_whose_actions_are_pinned_to_a_major_version() -> N
         assert all(("uses" in step) != ("run" in step) for step in steps)
         assert [step["uses"] for step in steps if "uses" in step and not re.search(r"@v\d+$", step["uses"])] == []
         # YAML takes an `on` without quotes for true.
-        assert workflow.keys() == {"name", True, "jobs"}
+        assert workflow.keys() == {"name", True, "permissions", "jobs"}
+        assert workflow["permissions"] == {"contents": "read"}
 
 
 def test_what_the_workflow_runs_is_there() -> None:
