@@ -50,7 +50,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: tuple[Path, Path]) 
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
         assert "hf-dwt = hf_dwt.cli:main" in wheel.read(entry_points).decode()
-        assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
+        for licence in ("LICENSE", "hf_dwt/finetuning/data/WORDNET_LICENSE.txt"):
+            assert any(name.endswith(f".dist-info/licenses/{licence}") for name in wheel.namelist())
     there = {path.relative_to(ROOT) for path in (ROOT / "hf_dwt").rglob("*") if path.is_file()}
     assert names == {path.as_posix() for path in there if "__pycache__" not in path.parts}
     assert {
@@ -114,7 +115,8 @@ def test_the_workflow_is_yaml_whose_actions_are_pinned_to_a_major_version() -> N
         assert all(("uses" in step) != ("run" in step) for step in steps)
         assert [step["uses"] for step in steps if "uses" in step and not re.search(r"@v\d+$", step["uses"])] == []
         # YAML takes an `on` without quotes for true.
-        assert workflow.keys() == {"name", True, "jobs"}
+        assert workflow.keys() == {"name", True, "permissions", "jobs"}
+        assert workflow["permissions"] == {"contents": "read"}
 
 
 def test_what_the_workflow_runs_is_there() -> None:
