@@ -50,7 +50,7 @@ def checkpoint_to_resume(requested: str | bool | None, output_dir: str | Path) -
     """
     if not requested:
         return None
-    checkpoint = last_whole_checkpoint(output_dir) if requested is True else requested
+    checkpoint = last_whole_checkpoint(output_dir) if requested is True else str(requested)
     require_whole(checkpoint)
     require_optimizer(checkpoint)
     return checkpoint
