@@ -41,7 +41,7 @@ def last_whole_checkpoint(output_dir: str | Path) -> str:
     return str(whole[-1])
 
 
-def checkpoint_to_resume(requested: str | bool | None, output_dir: str | Path) -> str | None:
+def checkpoint_to_resume(requested: str | Path | bool | None, output_dir: str | Path) -> str | None:
     """Find the checkpoint that `resume_from_checkpoint` asks for; True is the last whole one of the run.
 
     Raises:
@@ -50,7 +50,7 @@ def checkpoint_to_resume(requested: str | bool | None, output_dir: str | Path) -
     """
     if not requested:
         return None
-    checkpoint = last_whole_checkpoint(output_dir) if requested is True else requested
+    checkpoint = last_whole_checkpoint(output_dir) if requested is True else str(requested)
     require_whole(checkpoint)
     require_optimizer(checkpoint)
     return checkpoint

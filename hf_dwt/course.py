@@ -1,5 +1,6 @@
 """The course of a run's weights: what the policy has been shown, what it answered, and what that cost."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -155,6 +156,19 @@ class Course(SelfRestoring):
 
     def _horizon(self, state: TrainerState) -> int:
         return self._choices.weighting_steps or int(state.max_steps)
+
+
+def planned_weights(choices: DistillationArguments, num_steps: int | None, shares: Sequence[float]) -> list[Weights]:
+    """What the policy answers at some points of a run; of one that follows the gap, without having been shown any.
+
+    Args:
+        choices: Name the policy and its horizon.
+        num_steps: Optimiser steps of the run; None if they are not known yet: the horizon is taken to be the run.
+        shares: Of the run that is done, 0 to 1 each.
+    """
+    policy, num_steps = choices.policy(), num_steps or choices.weighting_steps or 1
+    horizon = choices.weighting_steps or num_steps
+    return [policy(Signals(round(share * num_steps), min(share * num_steps / horizon, 1.0))) for share in shares]
 
 
 def gap_interval(policy: Policy, horizon: int) -> int | None:

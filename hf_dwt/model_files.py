@@ -18,9 +18,15 @@ def check_folder(name: str) -> None:
     """Refuse what looks like a folder and holds no model.
 
     Raises:
-        FileNotFoundError: If there is no configuration.
+        FileNotFoundError: If there is no configuration; it tells what to do with an adapter of peft.
     """
     if looks_local(name) and not (Path(name) / "config.json").is_file():
+        if (Path(name) / "adapter_config.json").is_file():
+            raise FileNotFoundError(
+                f"`teacher` is {name!r}, which holds an adapter of peft, no whole model: put it on its base with "
+                f"`PeftModel.from_pretrained(base, {name!r})` and pass that model, or the folder of what its "
+                "`merge_and_unload()` saves."
+            )
         raise FileNotFoundError(f"`teacher` is {name!r}, which is no folder with a config.json.")
 
 

@@ -14,6 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_dwt import DWTTrainer
 from hf_dwt.checkpoints import (
     checkpoint_folder,
+    checkpoint_to_resume,
     has_whole_checkpoint,
     invalidate,
     is_whole,
@@ -297,3 +298,11 @@ def test_resuming_a_run_without_a_whole_checkpoint_is_refused_before_training(tm
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
     assert trainer.state.global_step == 0
+
+
+def test_a_checkpoint_given_as_a_path_is_handed_on_as_text(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path, 2)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (checkpoint / name).write_bytes(b"")
+    # What asks whether it is text, as the check of DeepSpeed's number of ranks does, would pass a path by.
+    assert checkpoint_to_resume(checkpoint, tmp_path) == str(checkpoint)

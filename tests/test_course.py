@@ -11,7 +11,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from hf_dwt import Signals, Weights, register_policy, weighting
 from hf_dwt.arguments import DistillationArguments
-from hf_dwt.course import Course, Record, gap_interval
+from hf_dwt.course import Course, Record, gap_interval, planned_weights
 from hf_dwt.probe import Score
 from hf_dwt.weighting import make_policy
 
@@ -134,3 +134,16 @@ def test_costs_are_those_of_the_teachers_pass_over_the_probe(tmp_path: Path) -> 
         "handover_saved_seconds": 8 * 0.5 * 90,
         "handover_probe_seconds": 4.0,
     }
+
+
+def test_what_is_planned_is_what_the_run_will_ask_for() -> None:
+    weights = {"soft_loss_weight": 4.0, "final_soft_loss_weight": 1.0}
+    choices = DistillationArguments(weighting="step", **weights, weighting_kwargs={"at": 0.5}, weighting_steps=20)
+    shares = (0.0, 0.25, 0.5, 1.0)
+    assert [each.soft for each in planned_weights(choices, 40, shares)] == [4.0, 1.0, 1.0, 1.0]
+    assert [each.soft for each in planned_weights(choices, None, shares)] == [4.0, 4.0, 1.0, 1.0]
+    with pytest.MonkeyPatch.context() as patch:
+        seen: list[Signals] = []
+        patch.setattr(DistillationArguments, "policy", lambda _: lambda signals: seen.append(signals))
+        planned_weights(choices, 40, (0.25, 1.0))
+    assert [(each.step, each.progress) for each in seen] == [(10, 0.5), (40, 1.0)]

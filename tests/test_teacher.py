@@ -32,6 +32,15 @@ def folder(tmp_path, make_bert, tokenizer) -> Path:
     return tmp_path
 
 
+def test_the_folder_of_an_adapter_is_refused_with_what_to_do(tmp_path, make_bert):
+    adapted = get_peft_model(make_bert(), LoraConfig(target_modules=["query"]))
+    adapted.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(
+        FileNotFoundError, match=r"an adapter of peft, no whole model: put it on its base with `PeftModel"
+    ):
+        load_teacher(tmp_path / "adapter")
+
+
 @pytest.fixture
 def batch(tokenizer):
     inputs = dict(tokenizer(["the cat sat on the mat", "a dog ran"], padding=True, return_tensors="pt"))

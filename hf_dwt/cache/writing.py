@@ -26,6 +26,7 @@ from hf_dwt.cache.keys import (
     row_check,
     tokenizer_fingerprint,
 )
+from hf_dwt.cache.locking import alone_in
 from hf_dwt.cache.manifest import Manifest, read_manifest
 from hf_dwt.cache.reading import TeacherCache, features
 from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch
@@ -61,7 +62,8 @@ def cache_teacher(
 ) -> TeacherCache:
     """Ask a teacher about every example once for each epoch of masks, and keep the answers in a folder.
 
-    A cache that is there already is taken; one that was interrupted is gone on with. The soft loss that is learnt from
+    A cache that is there already is taken; one that was interrupted is gone on with. Of several processes that ask for
+    one, as the ranks of a launcher do, the first writes it and the others wait. The soft loss that is learnt from
     it estimates the KL divergence without bias where tokens are drawn from the tail; it is no bound then, and may be
     negative at a position. With `tail_samples=0` it is a lower bound: the further below, the more the teacher doubts
     (see `hf_dwt.topk_losses`). With a flat teacher of 30,522 tokens it was 23 to 59 % too low at 16 tokens, and
@@ -127,24 +129,33 @@ class _Writer:
 
     def write(self, top_k: int, tail_samples: int, epochs: int, dtype: str) -> TeacherCache:
         wanted = self._manifest(top_k, tail_samples, epochs, dtype)
+        if not self._found(wanted).is_complete:
+            with alone_in(self.folder):
+                # Found once more: another process may have written it meanwhile.
+                self._complete(self._found(wanted))
+        return TeacherCache(self.folder)
+
+    def _found(self, wanted: Manifest) -> Manifest:
+        """What is written of a cache already, or that nothing is."""
         found = read_manifest(self.folder)
         if found is not None and (differences := found.differences(wanted)):
             raise ValueError(
                 f"{str(self.folder)!r} holds another cache: it differs in {', '.join(differences)}. Name another "
                 "folder."
             )
-        manifest = found or wanted
-        if not manifest.is_complete:
-            self._announce(manifest)
-            if manifest.impression is None:
-                manifest = replace(manifest, impression=self._impression())
-            for name, epoch, start in self._shards(epochs):
-                if name not in manifest.shards:
-                    manifest = self._write_shard(manifest, name, epoch, start)
-            manifest = replace(manifest, is_complete=True)
-            with self._telling_what_is_kept():
-                manifest.write(self.folder)
-        return TeacherCache(self.folder)
+        return found or wanted
+
+    def _complete(self, manifest: Manifest) -> None:
+        if manifest.is_complete:
+            return
+        self._announce(manifest)
+        if manifest.impression is None:
+            manifest = replace(manifest, impression=self._impression())
+        for name, epoch, start in self._shards(manifest.epochs):
+            if name not in manifest.shards:
+                manifest = self._write_shard(manifest, name, epoch, start)
+        with self._telling_what_is_kept():
+            replace(manifest, is_complete=True).write(self.folder)
 
     def _shards(self, epochs: int) -> Iterator[tuple[str, int, int]]:
         for epoch in range(epochs):
@@ -193,7 +204,6 @@ class _Writer:
         per_position = bytes_per_position(manifest.num_kept, manifest.dtype)
         num_left = manifest.num_examples * manifest.epochs - _EXAMPLES_PER_SHARD * len(manifest.shards)
         needed = round(max(num_left, 0) * (per_example * per_position + 16))
-        self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         told = f"{per_position} bytes per position, about {needed / 2**20:,.1f} MiB"
         logger.warning(f"Caching the teacher ({self.teacher.origin}) in {str(self.folder)!r}: {told}.")

@@ -86,8 +86,10 @@ def require_way_to_begin(output_dir: str, resume: bool) -> None:
         RecipeError: If another run's checkpoints are in the way.
         ValueError: If there is nothing to resume from.
     """
-    if not resume and has_whole_checkpoint(output_dir):
-        raise RecipeError(f"{output_dir} holds checkpoints: pass `--resume` to go on, or name another folder.")
+    # Those of twins too: if this run is interrupted and resumed, its twins would go on from them.
+    for folder in () if resume else (Path(output_dir), *(Path(output_dir, twin) for twin in _TWINS)):
+        if has_whole_checkpoint(folder):
+            raise RecipeError(f"{folder} holds checkpoints: pass `--resume` to go on, or name another folder.")
     if resume and not can_resume(Path(output_dir)):
         last_whole_checkpoint(output_dir)
 

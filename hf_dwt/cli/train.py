@@ -29,9 +29,9 @@ from hf_dwt.cli.students import objective_of, pinned, read_teacher_config, stude
 from hf_dwt.cli.tables import comparison_rows, comparison_table, teacher_row
 from hf_dwt.comparison import summary
 from hf_dwt.costs import StepCost, num_configured_parameters
+from hf_dwt.course import planned_weights
 from hf_dwt.language_models import Kind
 from hf_dwt.sections import RecipeError
-from hf_dwt.signals import Signals
 
 _UNKNOWN = "unknown until read"
 
@@ -109,16 +109,15 @@ def forecast(recipe: Recipe) -> dict[str, Any]:
     if recipe.tokenizer is not None and teacher is None and "vocab_size" not in recipe.student:
         # A tokenizer that is still to be trained has the size that was asked for.
         student.vocab_size = recipe.tokenizer.vocab_size
-    policy = args.policy()
+    max_steps = args.max_steps if args.max_steps > 0 else None
     content: dict[str, Any] = {"objective": kind, "student_parameters": num_configured_parameters(student, kind)}
     content |= {"teacher_parameters": None, "teacher_share": None, "soft_loss_weight": None}
     if teacher is not None:
         cost = _count_cost(recipe, kind, student, teacher, recipe.data.length)
         content["teacher_parameters"] = num_configured_parameters(teacher, kind)
         content["teacher_share"] = None if cost is None else cost.teacher_share
-        content["soft_loss_weight"] = [policy(Signals(0, progress)).soft for progress in (0.0, 0.5, 1.0)]
-    content["max_steps"] = args.max_steps if args.max_steps > 0 else None
-    return {**content, "tokens_per_step": _tokens_per_step(recipe, args.train_batch_size)}
+        content["soft_loss_weight"] = [each.soft for each in planned_weights(args, max_steps, (0.0, 0.5, 1.0))]
+    return {**content, "max_steps": max_steps, "tokens_per_step": _tokens_per_step(recipe, args.train_batch_size)}
 
 
 def _forecast_table(content: Mapping[str, Any], length: int) -> Table:

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from transformers.utils import logging
 
+from hf_dwt.adapters import require_peft
 from hf_dwt.finetuning.cells import Cell, FinishedCells, mean_score, score_predictions
 from hf_dwt.finetuning.full import fine_tune
 from hf_dwt.finetuning.lora import tune_adapters
@@ -77,7 +78,8 @@ def evaluate_suite(
     Raises:
         ValueError: If the suite, a model or an argument is wrong; before any training.
         OSError: If a model is not there.
-        ImportError: If `evaluate`, scikit-learn or SciPy is missing; `pip install 'hf_dwt[eval]'` brings them.
+        ImportError: If `evaluate` or scikit-learn is missing, which `pip install 'hf_dwt[eval]'` brings, or peft for
+            'lora'; before any training.
 
     Example:
         >>> evaluate_suite("me/student", "glu")
@@ -91,6 +93,10 @@ def evaluate_suite(
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
     if not names or not numbers or not chosen.tasks:
         raise ValueError("There is nothing to do: give at least one model, one seed and one task.")
+    # Before any training: a library that is missing would let each cell fail at its end.
+    versions = _versions()
+    if method == "lora":
+        require_peft("`method='lora'`")
     candidates = [open_candidate(name, with_head=method != "probe") for name in names]
     folder = Path(output_dir)
     cells = []
@@ -101,10 +107,16 @@ def evaluate_suite(
         left = (time.monotonic() - started) / num_run * (num_cells - len(cells)) if num_run else None
         if on_cell is not None:
             on_cell(Progress(cell, len(cells), num_cells, left))
-    versions = {name: version(name) for name in _LIBRARIES}
     report = SuiteReport(chosen, method, tuple(names), tuple(numbers), tuple(cells), versions)
     report.save(folder)
     return report
+
+
+def _versions() -> dict[str, str]:
+    try:
+        return {name: version(name) for name in _LIBRARIES}
+    except PackageNotFoundError as error:
+        raise ImportError(f"Suites need {error.name}, which is not installed: pip install 'hf_dwt[eval]'.") from error
 
 
 def _run_cells(

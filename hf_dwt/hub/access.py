@@ -70,7 +70,10 @@ def resolve_commit(
         commit = found.commit_hash
     except RemoteEntryNotFoundError as error:
         if role != "tokenizer":
-            raise OSError(f"The {role} {where} holds no {file}: it is no model of transformers.") from error
+            raise OSError(
+                f"The {role} {where} holds no {file}: it is no model of transformers. If it is an adapter of peft, put "
+                "it on its base with `PeftModel.from_pretrained` and pass that, or what `merge_and_unload()` saves."
+            ) from error
         # Some tokenizers are a vocabulary alone; the Hub names the commit all the same.
         commit = error.response.headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
     except Exception as error:

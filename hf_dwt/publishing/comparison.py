@@ -24,7 +24,8 @@ def add_comparison(folder: str | Path, twins: Sequence[Mapping[str, Any]], name:
     """
     folder = Path(folder)
     record = json.loads((folder / RECORD_FILE).read_text())
-    record["baseline"] = [{key: twin[key] for key in _TOLD} for twin in twins]
+    # A finished run that is taken up once more, without its twins, has them still.
+    record["baseline"] = record["baseline"] if not twins else [{key: twin[key] for key in _TOLD} for twin in twins]
     write(record, folder)
     has_curves = (folder / CURVES_FILE).is_file()
     (folder / CARD_FILE).write_text(card_of(record, name, has_curves=has_curves), encoding="utf-8")

@@ -16,9 +16,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from hf_dwt._version import __version__
 from hf_dwt.arguments import DistillationArguments
-from hf_dwt.course import gap_interval
+from hf_dwt.course import gap_interval, planned_weights
 from hf_dwt.remapping.plan import plan_of
-from hf_dwt.signals import Signals
 from hf_dwt.teacher import Origin
 from hf_dwt.unsharded import num_entries
 
@@ -62,6 +61,7 @@ class TrainingFacts:
         num_examples: Of the training set, None of a stream.
         sources: Data sets of the Hub that the training set was made of, by `name` and `revision`, where it is known.
         log_history: Of the trainer.
+        planned_steps: Optimiser steps of the whole run, of which a checkpoint has some; None if it is done.
     """
 
     steps: int
@@ -71,6 +71,7 @@ class TrainingFacts:
     num_examples: int | None
     sources: Sequence[Mapping[str, str | None]]
     log_history: Sequence[Mapping[str, float]]
+    planned_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -220,11 +221,10 @@ def _teacher(teacher: TeacherFacts, log_history: Sequence[Mapping[str, float]]) 
 
 
 def _objective(choices: DistillationArguments, training: TrainingFacts) -> dict[str, Any]:
-    policy = choices.policy()
-    weights = [policy(Signals(0, progress)) for progress in _PROGRESS]
+    weights = planned_weights(choices, training.planned_steps or training.steps, _PROGRESS)
     hard = [[at, weight.hard] for at, weight in zip(_PROGRESS, weights, strict=True)]
     soft = [[at, weight.soft] for at, weight in zip(_PROGRESS, weights, strict=True)]
-    if gap_interval(policy, training.steps) is not None:
+    if gap_interval(choices.policy(), training.steps) is not None:
         # What it answers depends on the run.
         soft = _logged_weights(training) or soft[:1]
         hard = [[at, weights[0].hard] for at, _ in soft]

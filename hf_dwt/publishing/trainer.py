@@ -108,6 +108,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             num_examples=len(dataset) if dataset is not None and has_length(dataset) else None,
             sources=self.data_sources,
             log_history=self.state.log_history,
+            planned_steps=self.state.max_steps,
         )
         return record_of(
             student,

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from datasets.arrow_writer import ArrowWriter
+from filelock import FileLock
 from tiny_runs import build, collator, examples, kind_of, make_teacher, tokenizer
 
 from hf_dwt import Teacher, TeacherCache, cache_teacher
-from hf_dwt.cache import writing
+from hf_dwt.cache import locking, writing
 from hf_dwt.cache.keys import draws_of, keys_of
 from hf_dwt.cache.reading import take_excerpt
 from hf_dwt.cache.writing import bytes_per_position
@@ -145,6 +146,30 @@ def test_writing_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: p
     names = [*cut.manifest.shards, "cache.json"]
     assert {path.name for path in (tmp_path / "cut").iterdir()} == set(names)
     assert all((tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in names)
+
+
+def test_one_process_at_a_time_writes_and_the_others_take_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    ask = writing._Writer._ask
+    monkeypatch.setattr(writing._Writer, "_ask", lambda *given: asked.append(1) or ask(*given))
+    other = FileLock(tmp_path / "cache.lock")
+    other.acquire()
+
+    def ends(message: str) -> None:
+        assert "Another process writes the cache" in message
+        assert not asked
+        other.release()
+        cached(tmp_path)
+
+    monkeypatch.setattr(locking.logger, "warning", ends)
+    assert cached(tmp_path).manifest.is_complete
+    monkeypatch.undo()
+    once = len(asked)
+    cached(tmp_path / "alone")
+    assert once == len(list((tmp_path / "alone").glob("*.arrow"))) == 3
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 # A full disk

@@ -11,7 +11,7 @@ from tiny_runs import WORDS, largest_difference, make_teacher, tokenizer, weight
 from hf_dwt import DWTTrainer
 from hf_dwt.cli.inputs import Inputs, read_inputs
 from hf_dwt.cli.recipe import CacheSection, Recipe, make_recipe
-from hf_dwt.cli.runs import make_trainer, mean_length, run_student, score_teacher, step_cost
+from hf_dwt.cli.runs import make_trainer, mean_length, require_way_to_begin, run_student, score_teacher, step_cost
 from hf_dwt.cli.tables import comparison_rows, comparison_table, teacher_row
 from hf_dwt.comparison import Run
 from hf_dwt.costs import StepCost
@@ -71,6 +71,15 @@ def test_checkpoints_of_another_run_are_not_written_over(prepared: tuple[Recipe,
     with pytest.raises(RecipeError, match="holds checkpoints: pass `--resume`"):
         run_student(*prepared)
     assert run_student(*prepared, resume=True).steps == 4
+
+
+def test_a_new_run_does_not_begin_beside_the_checkpoints_of_an_earlier_twin(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "alone-equal-steps" / "checkpoint-9"
+    checkpoint.mkdir(parents=True)
+    require_way_to_begin(str(tmp_path), resume=False)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    with pytest.raises(RecipeError, match="alone-equal-steps holds checkpoints: pass `--resume`"):
+        require_way_to_begin(str(tmp_path), resume=False)
 
 
 def test_results_of_an_earlier_run_are_not_taken_for_those_of_the_new_one(prepared: tuple[Recipe, Inputs]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +214,13 @@ def test_differences_are_from_the_first_model(
 def test_arguments_that_make_no_sense_are_refused(options: dict[str, object], message: str, bert: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate_suite(bert, "demo", **options)
+
+
+def test_a_missing_library_is_told_before_any_training(monkeypatch, tmp_path):
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(runs, "version", version)
+    monkeypatch.setattr(runs, "open_candidate", None)
+    with pytest.raises(ImportError, match=r"Suites need torch, which is not installed: pip install 'hf_dwt\[eval\]'"):
+        evaluate_suite("./model", "demo", output_dir=tmp_path)

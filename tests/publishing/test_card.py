@@ -1,7 +1,11 @@
+import json
+from pathlib import Path
+
 import pytest
 import yaml
 
 from hf_dwt.publishing.card import card_of
+from hf_dwt.publishing.comparison import add_comparison
 
 RECORD = {
     "kind": "causal",
@@ -95,3 +99,13 @@ def test_where_it_started_is_claimed_only_where_it_is_known() -> None:
     surely = card_of({**RECORD, "student": named, "recipe": {"student": {"name": "me/start"}}}, "s", has_curves=False)
     assert "It started from the trained weights of `me/start`." in surely
     assert metadata(surely)["base_model"] == "me/start"
+
+
+def test_twins_that_are_known_stay_in_the_record_of_a_run_that_is_taken_up_without_them(tmp_path: Path) -> None:
+    twins = [{"name": "alone, equal steps", "steps": 10, "loss": 2.75, "accuracy": 0.3}]
+    known = {**RECORD, "results": {"eval_loss": 2.5}, "baseline": [], "arguments": {}}
+    (tmp_path / "dwt_recipe.json").write_text(json.dumps(known))
+    for given in (twins, []):
+        add_comparison(tmp_path, given, "student")
+        assert json.loads((tmp_path / "dwt_recipe.json").read_text())["baseline"] == twins
+    assert "The same student alone, equal steps" in (tmp_path / "README.md").read_text()

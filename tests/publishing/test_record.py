@@ -98,7 +98,7 @@ def test_a_record_can_be_read_again(tmp_path: Path) -> None:
     assert record["versions"]["torch"] == torch.__version__
 
 
-def test_weights_that_follow_the_gap_are_those_that_were_logged() -> None:
+def test_weights_are_those_of_the_run_and_where_they_follow_the_gap_those_that_were_logged() -> None:
     logs = [{"soft_loss_weight": 4.0 - step, "step": step} for step in range(1, 5)] + [{"eval_loss": 1.0, "step": 4}]
     known = TrainingFacts(4, 100, 1.5, None, 24, [], logs)
     teacher = TeacherFacts(Origin("me/small"), "BertForMaskedLM", 99)
@@ -123,3 +123,11 @@ def test_weights_that_follow_the_gap_are_those_that_were_logged() -> None:
     assert objective(known, weighting="constant", soft_loss_weight=2.0)["soft_loss_weight"] == [
         [share, 2.0] for share in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
+    plain = {"weighting": "linear", "soft_loss_weight": 4.0, "final_soft_loss_weight": 1.0}
+    early = TrainingFacts(10, 100, 1.5, None, 24, [], [], planned_steps=40)
+    # The horizon is a quarter of the run: from there on the weight is the final one, and the card shall say so.
+    assert objective(early, **plain, weighting_steps=10)["soft_loss_weight"] == [
+        [0.0, 4.0],
+        *([share, 1.0] for share in (0.25, 0.5, 0.75, 1.0)),
+    ]
+    assert objective(early, **plain)["soft_loss_weight"][2] == [0.5, 2.5]
