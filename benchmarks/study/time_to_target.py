@@ -50,10 +50,22 @@ def best_sentence(headline: Headline, where: str) -> str:
     told = "its teacher's training is not known" if training is None else f"{training:.3f} with its teacher's training"
     aim = "at or below" if best.costs.operations <= AIM else "above"
     return (
-        f"**{where}: the cheapest recipe, `{best.name}`, reaches the target at {words.times(best.costs.operations)} of "
-        f"the stand-alone student's operations with the teacher already there ({told})**: {aim} the aim of {AIM:.2f}. "
-        f"{best.num_reached} of {len(best.crossings)} seeds reach their own target."
-    ) + _best_with_training(reached)
+        (
+            f"**{where}: the cheapest recipe, `{best.name}`, reaches the target at {words.times(best.costs.operations)} of "
+            f"the stand-alone student's operations with the teacher already there ({told})**: {aim} the aim of {AIM:.2f}. "
+            f"{best.num_reached} of {len(best.crossings)} seeds reach their own target."
+        )
+        + _best_with_training(reached)
+        + _bounded(candidates)
+    )
+
+
+def _bounded(recipes: Sequence[Recipe]) -> str:
+    """That smaller budgets, at which a recipe might reach the target too, were not run."""
+    named = [each.name for each in recipes if each.mean is not None and each.mean.missing is not None]
+    if not named:
+        return ""
+    return f" **These are upper bounds**: smaller budgets of {', '.join(f'`{name}`' for name in named)} were not run."
 
 
 def _best_with_training(recipes: Sequence[Recipe]) -> str:

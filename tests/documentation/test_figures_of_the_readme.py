@@ -51,6 +51,9 @@ SENTENCES = [
     _policy("4 falling to 1, the paper's belief", "linear-4-1"),
     _policy('constant 4, the paper\'s "strong"', "constant-4"),
     "one that was {{ study.json/teachers/weak/loss behind }} nats behind the student alone helped",
+    "growing brought {{ study.json/growth_and_teaching/grown-alone/difference of loss }} nats and being taught "
+    "{{ study.json/growth_and_teaching/random-taught/difference of loss }}, but both "
+    "{{ study.json/growth_and_teaching/grown-taught/difference of loss }}:",
     _headings("speeches"),
     *(_row("speeches", seed) for seed in (0, 1, 2)),
     "own training, {{ demo/speeches-seed0-teacher.json/steps }} steps",

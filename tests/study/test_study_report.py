@@ -272,3 +272,11 @@ def test_figures_for_documents_are_those_of_the_report(report):
     told = found["headline"]["headline"]
     assert told["target loss"] == pytest.approx(0.52)
     assert f"{told['grown']['operations']:.3f}" in section(markdown, "Part headline")
+
+
+def test_a_headline_whose_smaller_budgets_were_not_run_is_told_as_a_bound(report, tmp_path):
+    told = "**These are upper bounds**: smaller budgets of `grown` were not run."
+    contents = [each for each in study() if each["cell"]["arm"] != "grown/share-30"]
+    markdown, *_ = write(written(tmp_path / "fewer", contents), PARTS, tmp_path / "out5")
+    assert told in markdown.read_text()
+    assert told not in report[0]
