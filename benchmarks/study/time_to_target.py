@@ -49,12 +49,12 @@ def best_sentence(headline: Headline, where: str) -> str:
     training = best.costs.with_training
     told = "its teacher's training is not known" if training is None else f"{training:.3f} with its teacher's training"
     aim = "at or below" if best.costs.operations <= AIM else "above"
-    told = (
+    sentence = (
         f"**{where}: the cheapest recipe, `{best.name}`, reaches the target at {words.times(best.costs.operations)} of "
         f"the stand-alone student's operations with the teacher already there ({told})**: {aim} the aim of {AIM:.2f}. "
         f"{best.num_reached} of {len(best.crossings)} seeds reach their own target."
     )
-    return told + _best_with_training(reached) + _bounded(candidates)
+    return sentence + _best_with_training(reached) + _bounded(candidates)
 
 
 def _bounded(recipes: Sequence[Recipe]) -> str:
