@@ -92,7 +92,7 @@ def judge_teacher(kind: str, loss: float, unigram_loss: float, standalone_loss: 
 
 _ADVICE_FOR_WEAK = (
     "Let the soft-loss weight reach 0 by half time, as the default policy does: it helped with a weak teacher, weights "
-    f"that stay hurt, and letting the teacher go when it had been overtaken changed little: {_STUDY}.",
+    f"that stay hurt, and for letting it go when it had been overtaken no difference was shown: {_STUDY}.",
     f"A lower weight for particularly weak teachers is suggested by {_SCALING}, who found temperature 1 best.",
     f"A higher temperature for very weak teachers is suggested, and was not measured, by {_PAPER}, limitations.",
 )
