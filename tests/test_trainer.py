@@ -154,7 +154,7 @@ def test_without_teacher_the_settings_of_distillation_are_said_to_have_no_effect
 ) -> None:
     trainer = make_trainer(tmp_path, teacher=None, temperature=2.0, hard_loss_weight=3.0)
     assert trainer.weights().hard == 1.0
-    assert "There is no `teacher`: hard_loss_weight, temperature have no effect" in caplog.text
+    assert "There is no `teacher`: weighting, hard_loss_weight, temperature have no effect" in caplog.text
 
 
 # In place of `Trainer`
@@ -182,7 +182,7 @@ def test_plain_training_arguments_take_the_default_choices(tmp_path: Path) -> No
         make_student(), args, train_dataset=examples(), processing_class=tokenizer(), teacher=make_teacher()
     )
     trainer.train()
-    assert [logs["soft_loss_weight"] for logs in training_logs(trainer)] == [4.0, 2.5]
+    assert [logs["soft_loss_weight"] for logs in training_logs(trainer)] == [1.0, 0.0], "of `inheritance`"
 
 
 def test_no_arguments_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
