@@ -168,7 +168,11 @@ def planned_weights(choices: DistillationArguments, num_steps: int | None, share
     """
     policy, num_steps = choices.policy(), num_steps or choices.weighting_steps or 1
     horizon = choices.weighting_steps or num_steps
-    return [policy(Signals(round(share * num_steps), min(share * num_steps / horizon, 1.0))) for share in shares]
+    # One that follows the gap is shown one from its first step on: here it is asked as before that.
+    follows_gap = gap_interval(policy, horizon) is not None
+    steps = [0 if follows_gap else round(share * num_steps) for share in shares]
+    progress = [min(share * num_steps / horizon, 1.0) for share in shares]
+    return [policy(Signals(*each)) for each in zip(steps, progress, strict=True)]
 
 
 def gap_interval(policy: Policy, horizon: int) -> int | None:

@@ -179,10 +179,8 @@ def _options_of_module(words: list[str]) -> set[str]:
         assert all((ROOT / word).exists() for word in words[1:])
         return set()
     path = ROOT / words[0].replace(".", "/")
-    if words[0] == "benchmarks.study":
-        # It may still be to come.
-        return set()
-    source = path.with_suffix(".py").read_text() + (ROOT / "benchmarks/measuring.py").read_text()
+    program = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    source = program.read_text() + (ROOT / "benchmarks/measuring.py").read_text()
     return set(re.findall(r'"(--[\w-]+)"', source))
 
 
