@@ -11,6 +11,7 @@ from benchmarks.study.config import Part
 from benchmarks.study.contrasts import SAME_COST
 from benchmarks.study.crossing import SHARES
 from benchmarks.study.document import FIGURES, Block, Figure, Heading, Items, Paragraph, Table, as_html, as_markdown
+from benchmarks.study.findings import findings
 from benchmarks.study.headline import headlines_of, parts_of_headlines
 from benchmarks.study.lines import CONFIRMATION, Line, StepTime, as_planned, read_lines, read_times
 from benchmarks.study.missing import missing_cells
@@ -104,7 +105,9 @@ def report(
     placed, of_headline = standings(lines), parts_of_headlines(lines, planned)
     targets, others = ([part for part in parts if (part.name in of_headline) == each] for each in (True, False))
     missing = {part.name: missing_cells(part, lines, planned) for part in parts}
-    blocks: list[Block] = [Heading(1, TITLE), *_opening(command), Heading(2, "Rules of fairness"), *_rules(lines)]
+    blocks: list[Block] = [Heading(1, TITLE), *_opening(command), Heading(2, "In short")]
+    compared = [part for part in others if part.name not in (TEACHERS, TUNING)]
+    blocks += [*findings(compared, lines), Heading(2, "Rules of fairness"), *_rules(lines)]
     if committed is not None:
         blocks += [Heading(2, "Beside the committed results"), *repeated(lines, committed)]
     blocks += [Heading(2, "Headline: time to target"), *_headline(lines, times, targets, missing, command)]

@@ -254,28 +254,36 @@ def _interactions_table(interactions: Sequence[Interaction]) -> Table:
 def _quality(
     part: str, arms: Sequence[Arm], contrasts: Sequence[Contrast], standings: Sequence[Standing]
 ) -> list[Block]:
-    """Where several teachers teach from a random start: what each brings over its quality."""
+    """Where several teachers teach from a random start with the same weights: what each brings over its quality."""
     by_arm = {arm.name: arm for arm in arms if arm.choices.teacher is not None and arm.choices.start == "random"}
     placed = {(each.teacher.name, each.baseline): each for each in standings}
-    points = []
+    groups: dict[str, list[tuple[Contrast, Standing]]] = {}
     for contrast in contrasts:
         arm = by_arm.get(contrast.arm)
         if contrast.factor != ALONE or arm is None or contrast.paired is None:
             continue
         standing = placed.get((str(arm.choices.teacher), arm.choices.baseline()))
         if standing is not None:
-            points.append((contrast, standing))
-    if len({standing.teacher.name for _, standing in points}) < 2:
-        return []
+            groups.setdefault(str(arm.choices.weighting), []).append((contrast, standing))
+    several = {
+        weighting: points
+        for weighting, points in sorted(groups.items())
+        if len({standing.teacher.name for _, standing in points}) > 1
+    }
+    return [block for weighting, points in several.items() for block in _along_quality(part, weighting, points)]
+
+
+def _along_quality(part: str, weighting: str, points: Sequence[tuple[Contrast, Standing]]) -> list[Block]:
     has_quality = all(standing.quality is not None for _, standing in points)
     label = "quality q of the teacher" if has_quality else "nats that the teacher is behind the student alone"
     along = [(standing.quality if has_quality else standing.behind) or 0.0 for _, standing in points]
     drawn = [(each.teacher.name, place, contrast) for (contrast, each), place in zip(points, along, strict=True)]
-    name = f"quality-{part}"
+    name = f"quality-{part}-{weighting.replace(' ', '-')}"
     told = "; ".join(f"{teacher} at {place:.3f}: {words.judged(c.paired, c.adjusted)}" for teacher, place, c in drawn)
-    alt = f"What each teacher brings over its {'quality q' if has_quality else 'distance behind the student'}: {told}."
+    over = "quality q" if has_quality else "distance behind the student"
+    alt = f"What each teacher brings over its {over}, weights {weighting}: {told}."
     figure = Figure(name, f"{alt} 95 % t intervals.", alt, as_svg(draw_quality(drawn, label), name, alt))
-    return [Paragraph(threshold(points)), figure]
+    return [Paragraph(f"By teacher quality, weights {weighting}: {threshold(points)}."), figure]
 
 
 def threshold(points: Sequence[tuple[Contrast, Standing]]) -> str:
@@ -296,4 +304,4 @@ def threshold(points: Sequence[tuple[Contrast, Standing]]) -> str:
         told.append(
             f"'{outcome}' for teachers of {in_q}{behind[0]:+.3f} to {behind[-1]:+.3f} nats behind the student alone"
         )
-    return f"By teacher quality: {'; '.join(told)}."
+    return "; ".join(told)

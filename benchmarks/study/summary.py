@@ -23,17 +23,16 @@ def summary_of(
         headlines: Of the parts with several budgets.
     """
     found: dict[str, Any] = {part: _arms(part, lines) for part in parts}
-    found["teachers"] = {
-        each.teacher.name: {
-            "loss": each.teacher.loss,
-            "loss behind": each.behind,
-            "quality": each.quality,
-            "overtaken at": [place.share for place in each.places],
-            "verdict": each.verdict,
-        }
-        for each in standings
-        if not each.baseline.dropout
-    }
+    for each in standings:
+        if not each.baseline.dropout:
+            beside = f"{each.baseline.inputs} {each.baseline.size}, {each.baseline.steps} steps"
+            found.setdefault("teachers", {}).setdefault(beside, {})[each.teacher.name] = {
+                "loss": each.teacher.loss,
+                "loss behind": each.behind,
+                "quality": each.quality,
+                "overtaken at": [place.share for place in each.places],
+                "verdict": each.verdict,
+            }
     found["headline"] = {
         each.part: {
             "target loss": each.target,

@@ -137,7 +137,7 @@ def test_markdown_links_figures_that_are_there(report):
     linked = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", markdown)
     assert {Path(path).stem for _, path in linked} >= {
         "differences-quality",
-        "quality-quality",
+        "quality-quality-constant-1",
         "curves-molecules-4x128",
     }
     assert all((folder / path).is_file() for _, path in linked)
@@ -158,6 +158,24 @@ def test_verdicts_are_those_of_the_intervals(report):
     assert re.search(r"`bad` against `alone`.*\*\*hurts\*\*, \+0\.0500", told)
     assert "'helps' for teachers of q from 0.811 to 0.811" in told
     assert "'hurts' for teachers of q from 0.338" in told
+
+
+def test_the_first_section_tells_what_helps_and_what_hurts(report):
+    told = section(report[0], "In short")
+    outcome = r"\*\*helps\*\* `weak` -0\.0500 \[-[^;]+; \*\*hurts\*\* `bad` \+0\.0500 \[\+"
+    assert re.search(rf"`quality`, less the student alone from a random start: {outcome}", told)
+    assert "`growth`, less the same start alone: **no difference shown** `grown-taught` +0.0200 [-" in told
+
+
+def test_each_policy_has_a_threshold_of_its_own(tmp_path):
+    contents = study()
+    for teacher, by in (("weak", 0.03), ("bad", 0.06)):
+        contents += arm(f"linear-{teacher}", moved(by), teacher=teacher, weighting="linear", teacher_loss=0.8)
+    markdown, *_ = write(written(tmp_path / "two", contents), PARTS, tmp_path / "out6")
+    told = re.findall(r"By teacher quality, weights (.+?): (.+)", section(markdown.read_text(), "Part quality"))
+    assert len(told) == 2
+    assert "'helps' for teachers of q" in dict(told)["constant 1"]
+    assert all("'helps' came out for no teacher" in text for weights, text in told if weights != "constant 1")
 
 
 def test_other_lines_make_another_report(tmp_path, report):
@@ -268,7 +286,7 @@ def test_figures_for_documents_are_those_of_the_report(report):
     low, mean, high = (weak[f"{which}difference of loss"] for which in ("lowest ", "", "highest "))
     assert f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" in section(markdown, "Part quality")
     assert "difference of loss" not in found["quality"]["alone"]
-    assert found["teachers"]["weak"]["loss behind"] == pytest.approx(0.28)
+    assert found["teachers"]["molecules 4x128, 100 steps"]["weak"]["loss behind"] == pytest.approx(0.28)
     told = found["headline"]["headline"]
     assert told["target loss"] == pytest.approx(0.52)
     assert f"{told['grown']['operations']:.3f}" in section(markdown, "Part headline")
