@@ -66,7 +66,9 @@ class CachedTeaching:
         origin = Origin(told["name"], told["revision"], told["commit"])
         num_cached = manifest.num_examples * manifest.epochs
         self.facts = TeacherFacts(origin, told["architecture"], told["num_parameters"], num_cached=num_cached)
-        self.identity = TeacherIdentity(origin.name, origin.commit)
+        # Of as many epochs: others repeat the first one's masks sooner, or later.
+        cached = f"{manifest.identity:08x}-{manifest.epochs}"
+        self.identity = TeacherIdentity(origin.name, origin.commit, cache=cached)
         self.teacher: Teacher | None = None
 
     def introduce(self, *_: Any) -> None:

@@ -25,22 +25,28 @@ class TeacherIdentity:
         name: Hub id or folder, None for a model that was passed in memory.
         commit: Of a Hub id.
         fingerprint: Of its weights, see `fingerprint_of`; None if they are not there.
+        cache: Number and epochs of what it is heard from, see `cache.manifest`; None if it is asked itself.
     """
 
     name: str | None = None
     commit: str | None = None
     fingerprint: str | None = None
+    cache: str | None = None
 
     def __str__(self) -> str:
         name = "a model passed in memory" if self.name is None else repr(self.name)
-        told = {"commit": self.commit, "weights": self.fingerprint}
+        told = {"commit": self.commit, "weights": self.fingerprint, "cache": self.cache}
         return ", ".join([name, *(f"{what} {value[:12]}" for what, value in told.items() if value is not None)])
 
     def differs_from(self, other: "TeacherIdentity") -> bool:
-        """Tell whether this is another teacher: by the weights, wherever they were read from, if both are known."""
-        if self.fingerprint is not None and other.fingerprint is not None:
-            return self.fingerprint != other.fingerprint
-        return (self.name, self.commit) != (other.name, other.commit)
+        """Tell whether this is another teacher: by the weights or caches, wherever they are, if both are known.
+
+        Of a cache and the teacher itself names and commits are compared; without a name they count as different.
+        """
+        for own, others in ((self.fingerprint, other.fingerprint), (self.cache, other.cache)):
+            if own is not None and others is not None:
+                return own != others
+        return self.name is None or (self.name, self.commit) != (other.name, other.commit)
 
 
 class KeepsTeacher(SelfRestoring):

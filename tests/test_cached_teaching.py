@@ -1,6 +1,7 @@
 """A student learns from a cache what it would have learnt from the teacher."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,29 @@ def test_batches_and_data_that_cannot_hold_predictions_are_refused(tmp_path: Pat
     stream = make_trainer(tmp_path, teacher=cache, train_dataset=examples().to_iterable_dataset(), max_steps=1)
     with pytest.raises(ValueError, match="A stream cannot be trained on from a cache"):
         stream.train()
+
+
+@pytest.mark.parametrize(
+    "other", [{"teacher": build("masked", 12, 1, seed=9)}, {"tail_samples": 3}, {"epochs": 2}, {"live": True}]
+)
+def test_another_cache_is_refused_on_resuming(other: dict[str, Any], tmp_path: Path) -> None:
+    def trainer_with(teacher: Any) -> DWTTrainer:
+        saves = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+        return make_trainer(tmp_path, teacher=teacher, allow_bad_teacher=True, **saves)
+
+    settings = {"teacher": make_teacher(), "top_k": 4, "processing_class": tokenizer()}
+    trainer_with(cache_teacher(dataset=examples(), folder=tmp_path / "cache", **settings)).train()
+    if "live" in other:
+        another: Any = make_teacher()
+    else:
+        another = cache_teacher(dataset=examples(), folder=tmp_path / "other", **{**settings, **other})
+    checkpoint = str(tmp_path / "checkpoint-1")
+    with pytest.raises(
+        ValueError, match=r"learnt from another teacher \(a model passed in memory, cache \w{8}-1\) than"
+    ):
+        trainer_with(another).train(checkpoint)
+    shutil.move(tmp_path / "cache", tmp_path / "moved")
+    trainer_with(TeacherCache(tmp_path / "moved")).train(checkpoint)
 
 
 def test_the_record_names_the_teacher_behind_the_cache_and_charges_nothing_for_it(tmp_path: Path) -> None:

@@ -76,6 +76,16 @@ def test_names_and_commits_tell_where_the_weights_are_not_known() -> None:
     assert known.differs_from(TeacherIdentity("me/other", "abc"))
 
 
+def test_caches_tell_themselves_apart_and_from_a_teacher_without_a_name() -> None:
+    known = TeacherIdentity(cache="1")
+    assert not known.differs_from(TeacherIdentity("./copy", cache="1"))
+    assert known.differs_from(TeacherIdentity(cache="2"))
+    live = TeacherIdentity(fingerprint="1")
+    assert known.differs_from(live)
+    assert live.differs_from(known)
+    assert not TeacherIdentity("me/small", cache="1").differs_from(TeacherIdentity("me/small", fingerprint="1"))
+
+
 # Resuming
 
 
@@ -86,7 +96,8 @@ def test_a_checkpoint_records_the_teacher(tmp_path: Path) -> None:
     make_trainer(tmp_path, teacher=str(tmp_path / "teacher"), **SAVES).train()
     state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
     recorded = state["stateful_callbacks"]["KeepsTeacher"]["attributes"]
-    assert recorded == {"name": str(tmp_path / "teacher"), "commit": None, "fingerprint": fingerprint(teacher)}
+    told = {"name": str(tmp_path / "teacher"), "commit": None, "fingerprint": fingerprint(teacher), "cache": None}
+    assert recorded == told
 
 
 @pytest.mark.parametrize("restores", [False, True])
