@@ -66,11 +66,14 @@ class KeepsTeacher(SelfRestoring):
             ValueError: If that is another teacher.
         """
         saved = self.saved_in(state)
-        if saved and self.identity.differs_from(TeacherIdentity(**saved)):
+        before = TeacherIdentity(**saved)
+        if saved and self.identity.differs_from(before):
+            moved = before.name == self.identity.name and before.commit not in (None, self.identity.commit)
+            how = f" (its branch has moved: `load_teacher(..., revision={before.commit!r})`)" if moved else ""
             raise ValueError(
-                f"The checkpoint's run learnt from another teacher ({TeacherIdentity(**saved)}) than this one "
-                f"({self.identity}). Pass the teacher that it had; to go on with another one, start a new run from the "
-                "checkpoint's weights."
+                f"The checkpoint's run learnt from another teacher ({before}) than this one ({self.identity}). Pass "
+                f"the teacher that it had{how}; to go on with another one, start a new run from the checkpoint's "
+                "weights."
             )
         self.keep_in(state)
 

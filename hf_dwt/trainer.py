@@ -140,7 +140,6 @@ class DWTTrainer(AdaptingTrainer):
             compatibility.warn_of_unused_choices(self.choices)
         else:
             self._teaching = make_teaching(teacher, self.choices, self.model, self.processing_class, self.accelerator)
-            self.tally.teacher_commit = self._teaching.facts.origin.commit
             self._let_go_of_the_unneeded()
             self.add_callback(WeightingHorizon())
             self.add_callback(KeepsTeacher(self._teaching.identity))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import build, make_teacher, tokenizer
+from tiny_runs import arguments, build, make_teacher, tokenizer
 from torch import nn
 from trainer_runs import make_trainer
+from transformers import TrainerControl, TrainerState
 
-from hf_dwt.identity import TeacherIdentity, fingerprint_of
+from hf_dwt.identity import KeepsTeacher, TeacherIdentity, fingerprint_of
 
 SAVES = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
 
@@ -126,3 +127,19 @@ def test_a_teacher_of_another_precision_is_another_one(tmp_path: Path) -> None:
 def test_a_checkpoint_that_knows_of_no_teacher_may_be_resumed_with_one(tmp_path: Path) -> None:
     make_trainer(tmp_path, teacher=None, **SAVES).train()
     make_trainer(tmp_path, **SAVES).train(str(tmp_path / "checkpoint-2"))
+
+
+def begin(now: TeacherIdentity, before: TeacherIdentity) -> None:
+    state = TrainerState(global_step=1)
+    KeepsTeacher(before).keep_in(state)
+    KeepsTeacher(now).on_train_begin(arguments("unused"), state, TrainerControl())
+
+
+def test_a_branch_that_has_moved_is_another_teacher_if_the_weights_are_others_and_the_old_commit_is_told() -> None:
+    before = TeacherIdentity("me/small", "a" * 40, "1")
+    begin(TeacherIdentity("me/small", "b" * 40, "1"), before)
+    way_back = rf"Pass the teacher that it had \(its branch has moved: `load_teacher\(..., revision='{'a' * 40}'\)`\);"
+    with pytest.raises(ValueError, match=way_back):
+        begin(TeacherIdentity("me/small", "b" * 40, "2"), before)
+    with pytest.raises(ValueError, match=r"Pass the teacher that it had; to go on"):
+        begin(TeacherIdentity("me/other", "b" * 40, "2"), before)
