@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
+from transformers.utils import logging
 
 from hf_dwt.self_restoring import SelfRestoring
+
+logger = logging.get_logger(__name__)
 
 _NUM_SAMPLED = 256
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -60,7 +63,7 @@ class KeepsTeacher(SelfRestoring):
         self.identity = identity
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Compare with what the checkpoint holds.
+        """Compare with what the checkpoint holds; one that knows of no teacher is told.
 
         Raises:
             ValueError: If that is another teacher.
@@ -74,6 +77,10 @@ class KeepsTeacher(SelfRestoring):
                 f"The checkpoint's run learnt from another teacher ({before}) than this one ({self.identity}). Pass "
                 f"the teacher that it had{how}; to go on with another one, start a new run from the checkpoint's "
                 "weights."
+            )
+        if not saved and state.global_step:
+            logger.warning(
+                f"The checkpoint's run had no teacher, from step {state.global_step} on there is one ({self.identity})."
             )
         self.keep_in(state)
 

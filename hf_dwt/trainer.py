@@ -221,6 +221,8 @@ class DWTTrainer(AdaptingTrainer):
 
     def before_training(self) -> None:
         """Check data and teacher before the first step; a `ValueError` says what is wrong with them."""
+        if self._teaching is None:
+            self.course.require_untaught(self.state)
         self._training_log = TrainingLog()
         sampled = self.look_at(self.train_dataset)
         batches = [] if sampled is None else first_batches(sampled, self._positions_of)

@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -124,9 +125,41 @@ def test_a_teacher_of_another_precision_is_another_one(tmp_path: Path) -> None:
         make_trainer(tmp_path, teacher_dtype="bfloat16", **SAVES).train(str(tmp_path / "checkpoint-2"))
 
 
-def test_a_checkpoint_that_knows_of_no_teacher_may_be_resumed_with_one(tmp_path: Path) -> None:
+def test_a_checkpoint_that_knows_of_no_teacher_may_be_resumed_with_one_which_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     make_trainer(tmp_path, teacher=None, **SAVES).train()
-    make_trainer(tmp_path, **SAVES).train(str(tmp_path / "checkpoint-2"))
+    resumed = make_trainer(tmp_path, **SAVES)
+    resumed.train(str(tmp_path / "checkpoint-2"))
+    told = f"The checkpoint's run had no teacher, from step 2 on there is one ({resumed._teaching.identity})."
+    assert told in caplog.text
+    caplog.clear()
+    make_trainer(tmp_path, **SAVES).train(str(tmp_path / "checkpoint-4"))
+    make_trainer(tmp_path, **SAVES).train()
+    assert "had no teacher" not in caplog.text
+
+
+@pytest.mark.parametrize("settings", [{}, {"weighting": "step", "weighting_kwargs": {"at": 0.2}}], ids=["held", "gone"])
+def test_a_run_that_was_taught_is_not_resumed_without_its_teacher(settings: dict[str, Any], tmp_path: Path) -> None:
+    steps = {"final_soft_loss_weight": 0.0, **SAVES, **settings}
+    make_trainer(tmp_path, **steps).train()
+    checkpoint = str(tmp_path / "checkpoint-2")
+    alone = make_trainer(tmp_path, teacher=None, **steps)
+    with pytest.raises(
+        ValueError, match=rf"learnt from a teacher in {1 if settings else 2} of its 2 steps, this one has"
+    ):
+        alone.train(checkpoint)
+    assert alone.state.global_step == 2
+    # With it the run goes on, whether or not it has been let go.
+    make_trainer(tmp_path, **steps).train(checkpoint)
+    # A new run may do without.
+    make_trainer(tmp_path, teacher=None, **SAVES).train()
+
+
+def test_a_run_whose_teacher_was_never_heard_may_be_resumed_without_it(tmp_path: Path) -> None:
+    silent = {"weighting": "constant", "soft_loss_weight": 0.0, **SAVES}
+    make_trainer(tmp_path, **silent).train()
+    make_trainer(tmp_path, teacher=None, **SAVES).train(str(tmp_path / "checkpoint-2"))
 
 
 def begin(now: TeacherIdentity, before: TeacherIdentity) -> None:
