@@ -156,7 +156,8 @@ def _repeatable(recipe: Recipe, teacher: Teacher | None) -> dict[str, Any]:
 def publish_comparison(recipe: Recipe, twins: Sequence[Run]) -> None:
     """Tell in the student's record and card how it fares alone; where it was pushed they follow, one small commit.
 
-    The student itself is not kept waiting for that: its twins may take longer than it did.
+    The student itself is not kept waiting for that: its twins may take longer than it did. Without twins there is a
+    commit only if there are results that were not there yet when the student was pushed.
 
     Raises:
         PushFailed: If they could not be pushed.
@@ -171,7 +172,8 @@ def publish_comparison(recipe: Recipe, twins: Sequence[Run]) -> None:
             target = prepare(target, args.hub_private_repo)
         except OSError as error:
             raise failure(error, target, args.output_dir) from error
-        push_or_tell(files, target, "Tell how the student fares alone", args.output_dir)
+        message = "Tell how the student fares alone" if twins else "Tell how the student fares"
+        push_or_tell(files, target, message, args.output_dir)
 
 
 def _target(args: DWTTrainingArguments) -> Target:
