@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_dwt.collators import choose_collator, evaluation_collator
+from hf_dwt.collators import choose_collator, evaluation_collator, stacked
 from hf_dwt.costs import StepCost, configured_flops, num_configured_parameters
 from hf_dwt.heads import parts_of
 from hf_dwt.language_models import Kind
@@ -131,7 +131,7 @@ def assess_teacher(
     vocab_size = teacher.vocab_size if config is None else config.get_text_config().vocab_size
     num_shared = num_shared_tokens(teacher.processing_class, tokenizer, teacher.vocab_size, vocab_size)
     collator = choose_collator(
-        kind, data_collator, default=data_collator or _as_they_are, train_dataset=None, eval_dataset=dataset,
+        kind, data_collator, default=data_collator or stacked, train_dataset=None, eval_dataset=dataset,
         processing_class=tokenizer, seed=seed,
     )  # fmt: skip
     batches = sampled_batches(dataset, evaluation_collator(collator, seed), batch_size)
@@ -267,7 +267,3 @@ def _num_parameters(student: PreTrainedModel | PreTrainedConfig, kind: Kind) -> 
 def _check_loss(standalone_loss: float | None) -> None:
     if standalone_loss is not None and not (math.isfinite(standalone_loss) and standalone_loss >= 0):
         raise ValueError(f"`standalone_loss` is a loss in nats per position, at least 0, got {standalone_loss}.")
-
-
-def _as_they_are(examples: list[dict[str, Any]]) -> dict[str, Any]:
-    return {name: torch.tensor([example[name] for example in examples]) for name in examples[0]}

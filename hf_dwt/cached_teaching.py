@@ -32,7 +32,7 @@ class CachedTeaching:
 
     Args:
         cache: The teacher's predictions.
-        choices: Must leave the temperature at 1; says whether a bad teacher is allowed.
+        choices: Must ask nothing of a model, see `require_no_model`; say whether a bad teacher is allowed.
         student: Unwrapped.
         processing_class: The student's tokenizer, if it is known.
 
@@ -60,22 +60,15 @@ class CachedTeaching:
                 f"{where} holds predictions of {manifest.num_shared_tokens:,} tokens, `model` knows fewer: cache again "
                 "with the student's tokenizer."
             )
-        if choices.temperature != 1:
-            raise ValueError(
-                f"`temperature` must be 1 with a cache, got {choices.temperature}: the tokens that are not kept cannot "
-                "be softened. Pass the teacher itself."
-            )
-        if choices.teacher_placement != "replicated":
-            raise ValueError(
-                f"`teacher_placement` says where a model is kept, got {choices.teacher_placement!r}; with a cache "
-                "there is none: leave it out."
-            )
+        require_no_model(choices)
         self.cache, self._choices = cache, choices
         told = manifest.teacher
         origin = Origin(told["name"], told["revision"], told["commit"])
         num_cached = manifest.num_examples * manifest.epochs
         self.facts = TeacherFacts(origin, told["architecture"], told["num_parameters"], num_cached=num_cached)
-        self.identity = TeacherIdentity(origin.name, origin.commit)
+        # Of as many epochs: others repeat the first one's masks sooner, or later.
+        cached = f"{manifest.identity:08x}-{manifest.epochs}"
+        self.identity = TeacherIdentity(origin.name, origin.commit, cache=cached)
         self.teacher: Teacher | None = None
 
     def introduce(self, *_: Any) -> None:
@@ -142,6 +135,34 @@ class CachedTeaching:
     def take_excerpt(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], Excerpt | None]:
         """Part a batch into what models read and what the teacher said."""
         return take_excerpt(inputs, self.cache.manifest)
+
+
+def require_no_model(choices: DistillationArguments) -> None:
+    """Check that nothing is asked of a teacher that is heard from a cache which only the teacher itself could do.
+
+    Raises:
+        ValueError: Naming the choice, and what to do.
+    """
+    if choices.temperature != 1:
+        raise ValueError(
+            f"`temperature` must be 1 with a cache, got {choices.temperature}: the tokens that are not kept cannot "
+            "be softened. Pass the teacher itself."
+        )
+    if choices.teacher_placement != "replicated":
+        raise ValueError(
+            f"`teacher_placement` says where a model is kept, got {choices.teacher_placement!r}; with a cache "
+            "there is none: leave it out."
+        )
+    if choices.teacher_dtype is not None:
+        raise ValueError(
+            f"`teacher_dtype` says in which precision a model is run, got {choices.teacher_dtype!r}; with a cache "
+            "there is none: leave it out, and cache a teacher that was loaded in that precision."
+        )
+    if choices.map_added_tokens_to_unknown:
+        raise ValueError(
+            "`map_added_tokens_to_unknown` says what a model is shown; with a cache there is none, and none of its "
+            "examples holds a token that the teacher lacks: leave it out, or pass the teacher itself."
+        )
 
 
 def make_teaching(

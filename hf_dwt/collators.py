@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import datasets
+import torch
+from torch import Tensor
 from torch.utils.data import IterableDataset
 from transformers import DataCollatorForLanguageModeling
 from transformers.trainer_utils import has_length
@@ -72,6 +74,11 @@ def choose_collator(
         "The examples have no labels: 15 % of their tokens are masked, see `hf_dwt.data.MaskingCollator`."
     )
     return MaskingCollator(processing_class, seed=seed)
+
+
+def stacked(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """A batch of examples of one length that have labels already, each value as a tensor of shape (examples, ...)."""
+    return {name: torch.tensor([example[name] for example in examples]) for name in examples[0]}
 
 
 def set_epoch(collator: Collator, epoch: int) -> None:

@@ -73,6 +73,20 @@ class Course(SelfRestoring):
         """Return what is saved."""
         return {"args": {}, "attributes": {**asdict(self.record), "gaps": list(self.record.gaps)}}
 
+    def require_untaught(self, state: TrainerState) -> None:
+        """Refuse to go on without a teacher where one was heard: record and card would say that there never was one.
+
+        Raises:
+            ValueError: If the checkpoint's run was taught.
+        """
+        num_taught = self.saved_in(state).get("num_taught_steps", 0)
+        if num_taught:
+            raise ValueError(
+                f"The checkpoint's run learnt from a teacher in {num_taught} of its {state.global_step} steps, this "
+                "one has no `teacher`. Pass its own, which is let go at once if it has no more to say; to go "
+                "on without it, start a new run from the checkpoint's weights."
+            )
+
     def weights(self, state: TrainerState) -> Weights:
         """Weights of the current step. They depend on step and record alone, which are the same on every rank."""
         step = state.global_step

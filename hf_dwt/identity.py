@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
+from transformers.utils import logging
 
 from hf_dwt.self_restoring import SelfRestoring
+
+logger = logging.get_logger(__name__)
 
 _NUM_SAMPLED = 256
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -25,22 +28,28 @@ class TeacherIdentity:
         name: Hub id or folder, None for a model that was passed in memory.
         commit: Of a Hub id.
         fingerprint: Of its weights, see `fingerprint_of`; None if they are not there.
+        cache: Number and epochs of what it is heard from, see `cache.manifest`; None if it is asked itself.
     """
 
     name: str | None = None
     commit: str | None = None
     fingerprint: str | None = None
+    cache: str | None = None
 
     def __str__(self) -> str:
         name = "a model passed in memory" if self.name is None else repr(self.name)
-        told = {"commit": self.commit, "weights": self.fingerprint}
+        told = {"commit": self.commit, "weights": self.fingerprint, "cache": self.cache}
         return ", ".join([name, *(f"{what} {value[:12]}" for what, value in told.items() if value is not None)])
 
     def differs_from(self, other: "TeacherIdentity") -> bool:
-        """Tell whether this is another teacher: by the weights, wherever they were read from, if both are known."""
-        if self.fingerprint is not None and other.fingerprint is not None:
-            return self.fingerprint != other.fingerprint
-        return (self.name, self.commit) != (other.name, other.commit)
+        """Tell whether this is another teacher: by the weights or caches, wherever they are, if both are known.
+
+        Of a cache and the teacher itself names and commits are compared; without a name they count as different.
+        """
+        for own, others in ((self.fingerprint, other.fingerprint), (self.cache, other.cache)):
+            if own is not None and others is not None:
+                return own != others
+        return self.name is None or (self.name, self.commit) != (other.name, other.commit)
 
 
 class KeepsTeacher(SelfRestoring):
@@ -54,17 +63,24 @@ class KeepsTeacher(SelfRestoring):
         self.identity = identity
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Compare with what the checkpoint holds.
+        """Compare with what the checkpoint holds; one that knows of no teacher is told.
 
         Raises:
             ValueError: If that is another teacher.
         """
         saved = self.saved_in(state)
-        if saved and self.identity.differs_from(TeacherIdentity(**saved)):
+        before = TeacherIdentity(**saved)
+        if saved and self.identity.differs_from(before):
+            moved = before.name == self.identity.name and before.commit not in (None, self.identity.commit)
+            how = f" (its branch has moved: `load_teacher(..., revision={before.commit!r})`)" if moved else ""
             raise ValueError(
-                f"The checkpoint's run learnt from another teacher ({TeacherIdentity(**saved)}) than this one "
-                f"({self.identity}). Pass the teacher that it had; to go on with another one, start a new run from the "
-                "checkpoint's weights."
+                f"The checkpoint's run learnt from another teacher ({before}) than this one ({self.identity}). Pass "
+                f"the teacher that it had{how}; to go on with another one, start a new run from the checkpoint's "
+                "weights."
+            )
+        if not saved and state.global_step:
+            logger.warning(
+                f"The checkpoint's run had no teacher, from step {state.global_step} on there is one ({self.identity})."
             )
         self.keep_in(state)
 

@@ -140,7 +140,6 @@ class DWTTrainer(AdaptingTrainer):
             compatibility.warn_of_unused_choices(self.choices)
         else:
             self._teaching = make_teaching(teacher, self.choices, self.model, self.processing_class, self.accelerator)
-            self.tally.teacher_commit = self._teaching.facts.origin.commit
             self._let_go_of_the_unneeded()
             self.add_callback(WeightingHorizon())
             self.add_callback(KeepsTeacher(self._teaching.identity))
@@ -222,6 +221,8 @@ class DWTTrainer(AdaptingTrainer):
 
     def before_training(self) -> None:
         """Check data and teacher before the first step; a `ValueError` says what is wrong with them."""
+        if self._teaching is None:
+            self.course.require_untaught(self.state)
         self._training_log = TrainingLog()
         sampled = self.look_at(self.train_dataset)
         batches = [] if sampled is None else first_batches(sampled, self._positions_of)

@@ -1,6 +1,7 @@
 """A student learns from a cache what it would have learnt from the teacher."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ def test_a_cache_of_other_masks_stops_before_the_first_step(tmp_path: Path) -> N
     [
         ({"temperature": 2.0}, "`temperature` must be 1 with a cache"),
         ({"teacher_placement": "offload"}, "`teacher_placement` says where a model is kept, got 'offload'"),
+        ({"teacher_dtype": "float16"}, "`teacher_dtype` says in which precision a model is run, got 'float16'"),
+        ({"map_added_tokens_to_unknown": True}, "`map_added_tokens_to_unknown` says what a model is shown"),
         ({"architecture": "causal"}, "is of a masked language model, `model` is a causal one"),
         ({"model": "small"}, "`model` knows fewer"),
         ({"processing_class": "other"}, "belongs to another tokenizer than `processing_class`"),
@@ -161,6 +164,29 @@ def test_batches_and_data_that_cannot_hold_predictions_are_refused(tmp_path: Pat
     stream = make_trainer(tmp_path, teacher=cache, train_dataset=examples().to_iterable_dataset(), max_steps=1)
     with pytest.raises(ValueError, match="A stream cannot be trained on from a cache"):
         stream.train()
+
+
+@pytest.mark.parametrize(
+    "other", [{"teacher": build("masked", 12, 1, seed=9)}, {"tail_samples": 3}, {"epochs": 2}, {"live": True}]
+)
+def test_another_cache_is_refused_on_resuming(other: dict[str, Any], tmp_path: Path) -> None:
+    def trainer_with(teacher: Any) -> DWTTrainer:
+        saves = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+        return make_trainer(tmp_path, teacher=teacher, allow_bad_teacher=True, **saves)
+
+    settings = {"teacher": make_teacher(), "top_k": 4, "processing_class": tokenizer()}
+    trainer_with(cache_teacher(dataset=examples(), folder=tmp_path / "cache", **settings)).train()
+    if "live" in other:
+        another: Any = make_teacher()
+    else:
+        another = cache_teacher(dataset=examples(), folder=tmp_path / "other", **{**settings, **other})
+    checkpoint = str(tmp_path / "checkpoint-1")
+    with pytest.raises(
+        ValueError, match=r"learnt from another teacher \(a model passed in memory, cache \w{8}-1\) than"
+    ):
+        trainer_with(another).train(checkpoint)
+    shutil.move(tmp_path / "cache", tmp_path / "moved")
+    trainer_with(TeacherCache(tmp_path / "moved")).train(checkpoint)
 
 
 def test_the_record_names_the_teacher_behind_the_cache_and_charges_nothing_for_it(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import DataCollatorForLanguageModeling, default_data_collator
 
-from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch
+from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch, stacked
 from hf_dwt.data import CausalCollator, MaskingCollator
 from hf_dwt.evaluation.reseeded import ReseededCollator
 
@@ -123,6 +123,15 @@ def test_masks_that_stay_the_same_in_every_epoch_are_told_in_training_and_taken(
     assert not caplog.records
     assert choose("masked", given) is given
     assert "made by `for_evaluation()`: training hides the same tokens in every epoch" in caplog.text
+
+
+def test_examples_with_labels_are_stacked_as_they_are():
+    batch = stacked(LABELLED * 2)
+    assert {name: values.tolist() for name, values in batch.items()} == {
+        "input_ids": [[1, 2], [1, 2]],
+        "labels": [[1, -100], [1, -100]],
+    }
+    assert batch["labels"].dtype == torch.int64
 
 
 def test_an_epoch_draws_masks_where_they_follow_it(tokenizer, examples):

@@ -30,5 +30,6 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:
+            # A process that has opened it already does not take it for the lock: filelock looks whether it is gone.
             (folder / _NAME).unlink(missing_ok=True)
         lock.release()

@@ -29,7 +29,7 @@ from hf_dwt.cache.keys import (
 from hf_dwt.cache.locking import alone_in
 from hf_dwt.cache.manifest import Manifest, read_manifest
 from hf_dwt.cache.reading import TeacherCache, features
-from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch
+from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch, stacked
 from hf_dwt.compatibility import judge
 from hf_dwt.heads import Head, parts_of
 from hf_dwt.language_models import Kind
@@ -120,7 +120,7 @@ class _Writer:
         self.collator = choose_collator(
             self.kind,
             data_collator,
-            default=data_collator or datasets_collator,
+            default=data_collator or stacked,
             train_dataset=dataset,
             eval_dataset=None,
             processing_class=self.tokenizer,
@@ -284,11 +284,6 @@ class _Writer:
 def bytes_per_position(num_kept: int, dtype: str) -> int:
     """Bytes that a position takes on disk: ids of 4 bytes, log-probabilities, mass of the rest, the label's."""
     return num_kept * (4 + np.dtype(dtype).itemsize) + 4 + 4
-
-
-def datasets_collator(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Stack examples of one length that have labels already."""
-    return {name: torch.tensor([example[name] for example in examples]) for name in examples[0]}
 
 
 def _check(top_k: int, tail_samples: int, epochs: int, dtype: str, dataset: Any) -> None:

@@ -15,6 +15,7 @@ from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.assess import assess_teacher
 from hf_dwt.cache.reading import TeacherCache
 from hf_dwt.cache.writing import cache_teacher
+from hf_dwt.cached_teaching import require_no_model
 from hf_dwt.checkpoints import has_whole_checkpoint, last_whole_checkpoint
 from hf_dwt.cli.inputs import Inputs
 from hf_dwt.cli.interruption import carry_out_interruptibly
@@ -41,11 +42,19 @@ _DEFAULT_ARGUMENTS = {"output_dir": "student", "eval_strategy": "steps", "eval_s
 
 
 def arguments_for(recipe: Recipe, **changes: Any) -> DWTTrainingArguments:
-    """Training arguments of a run: the recipe's on top of the command line's defaults, changes on top of both."""
+    """Training arguments of a run: the recipe's on top of the command line's defaults, changes on top of both.
+
+    Raises:
+        ValueError: If one is out of its range, or is of no use with the recipe's cache.
+    """
     # Pinned memory is for transfers to a GPU; without one PyTorch only warns.
     pin = {"dataloader_pin_memory": torch.cuda.is_available()}
     with reading("arguments"):
-        return DWTTrainingArguments(**{**_DEFAULT_ARGUMENTS, **pin, **recipe.arguments, **changes})
+        args = DWTTrainingArguments(**{**_DEFAULT_ARGUMENTS, **pin, **recipe.arguments, **changes})
+    if recipe.cache is not None:
+        # Known here, before hours of caching.
+        require_no_model(args)
+    return args
 
 
 def make_trainer(recipe: Recipe, inputs: Inputs, *, with_teacher: bool, **changes: Any) -> DWTTrainer:
@@ -147,7 +156,8 @@ def _repeatable(recipe: Recipe, teacher: Teacher | None) -> dict[str, Any]:
 def publish_comparison(recipe: Recipe, twins: Sequence[Run]) -> None:
     """Tell in the student's record and card how it fares alone; where it was pushed they follow, one small commit.
 
-    The student itself is not kept waiting for that: its twins may take longer than it did.
+    The student itself is not kept waiting for that: its twins may take longer than it did. Without twins there is a
+    commit only if there are results that were not there yet when the student was pushed.
 
     Raises:
         PushFailed: If they could not be pushed.
@@ -162,7 +172,8 @@ def publish_comparison(recipe: Recipe, twins: Sequence[Run]) -> None:
             target = prepare(target, args.hub_private_repo)
         except OSError as error:
             raise failure(error, target, args.output_dir) from error
-        push_or_tell(files, target, "Tell how the student fares alone", args.output_dir)
+        message = "Tell how the student fares alone" if twins else "Tell how the student fares"
+        push_or_tell(files, target, message, args.output_dir)
 
 
 def _target(args: DWTTrainingArguments) -> Target:

@@ -11,14 +11,9 @@ from hf_dwt.self_restoring import Clock, SelfRestoring
 
 
 class Tally(SelfRestoring):
-    """Counts, and goes on from what a checkpoint says.
+    """Counts, and goes on from what a checkpoint says."""
 
-    Args:
-        teacher_commit: Full commit of the teacher, if it is from the Hub; a resumed run must have the same.
-    """
-
-    def __init__(self, teacher_commit: str | None = None) -> None:
-        self.teacher_commit = teacher_commit
+    def __init__(self) -> None:
         self.tokens = 0
         self.shape: tuple[int, int, int] | None = None
         self._clock = Clock()
@@ -36,19 +31,9 @@ class Tally(SelfRestoring):
             self.shape = (*tokens.shape, num_positions)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Start, or go on.
-
-        Raises:
-            ValueError: If the run was begun with another commit of the teacher.
-        """
+        """Start, or go on."""
         saved = self.saved_in(state)
         self.tokens = saved.get("tokens", 0)
-        before = saved.get("teacher_commit")
-        if before is not None and self.teacher_commit not in (None, before):
-            raise ValueError(
-                f"The checkpoint was taught by commit {before}, this run has {self.teacher_commit}: its branch has "
-                f"moved. `load_teacher(..., revision={before!r})` takes the one that it began with."
-            )
         self._clock.start(saved.get("seconds", 0.0))
         self.keep_in(state)
 
@@ -58,5 +43,4 @@ class Tally(SelfRestoring):
 
     def state(self) -> dict[str, Any]:
         """Return what is saved."""
-        own = {"tokens": self.tokens, "seconds": self.seconds, "teacher_commit": self.teacher_commit}
-        return {"args": {}, "attributes": own}
+        return {"args": {}, "attributes": {"tokens": self.tokens, "seconds": self.seconds}}

@@ -1,6 +1,7 @@
 """A cache is written whole or gone on with; corrupt, partial and foreign ones are told as what they are."""
 
 import errno
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from datasets.arrow_writer import ArrowWriter
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tiny_runs import build, collator, examples, kind_of, make_teacher, tokenizer
 
 from hf_dwt import Teacher, TeacherCache, cache_teacher
@@ -167,6 +168,25 @@ def test_one_process_at_a_time_writes_and_the_others_take_what_it_wrote(
     assert cached(tmp_path).manifest.is_complete
     assert len(asked) == len(list(tmp_path.glob("*.arrow"))) == 3
     assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_lock_file_that_is_removed_while_another_process_opens_it_locks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock, removed = tmp_path / "cache.lock", fcntl.flock, []
+
+    def lock_what_is_gone(descriptor: int, operation: int) -> None:
+        # Whoever held it ends between opening and locking.
+        if not removed and path.exists():
+            removed.append(path)
+            path.unlink()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_what_is_gone)
+    with locking.alone_in(tmp_path):
+        assert removed
+        with pytest.raises(Timeout):
+            FileLock(path).acquire(timeout=0)
 
 
 # A full disk

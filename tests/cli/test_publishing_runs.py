@@ -93,6 +93,7 @@ def test_data_sets_of_the_hub_are_on_the_card(recipe: Path, hub: Hub, monkeypatc
 
 def test_a_student_that_is_evaluated_at_the_end_only_has_its_results_on_the_card(recipe: Path, hub: Hub) -> None:
     assert main(["train", str(recipe), "--eval-strategy", "no"]) == 0
+    assert titles(hub) == ["Tell how the student fares", "End of training", "initial commit"]
     assert "It was not evaluated" not in hub.contents("me/student")["README.md"].decode()
 
 

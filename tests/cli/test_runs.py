@@ -66,6 +66,17 @@ def test_a_cache_is_written_once_and_learnt_from(prepared: tuple[Recipe, Inputs]
     assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
 
 
+def test_a_choice_that_is_of_no_use_with_a_cache_is_refused_before_the_teacher_is_asked(
+    prepared: tuple[Recipe, Inputs], tmp_path: Path
+) -> None:
+    recipe, inputs = prepared
+    cached = replace(recipe, cache=CacheSection(str(tmp_path / "cache"), top_k=4))
+    cached = replace(cached, arguments={**recipe.arguments, "teacher_dtype": "float16"})
+    with pytest.raises(ValueError, match="`teacher_dtype` says in which precision a model is run, got 'float16'"):
+        run_student(cached, inputs)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_checkpoints_of_another_run_are_not_written_over(prepared: tuple[Recipe, Inputs]) -> None:
     run_student(*prepared)
     with pytest.raises(RecipeError, match="holds checkpoints: pass `--resume`"):

@@ -10,7 +10,7 @@ import torch
 import yaml
 from hub_place import IS_REAL
 from temporary_repositories import Repositories
-from tiny_runs import make_student, make_teacher, tokenizer, weights_of
+from tiny_runs import build, make_student, make_teacher, tokenizer, weights_of
 from trainer_runs import make_trainer
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
@@ -196,18 +196,25 @@ def test_a_student_alone_at_random_says_so(place: Repositories, tmp_path: Path, 
     assert "base_model" not in card
 
 
-def test_a_branch_that_moves_during_training_is_noticed_on_resuming(place: Repositories, tmp_path: Path) -> None:
+def test_a_branch_that_moves_during_training_is_noticed_on_resuming_if_the_weights_are_others(
+    place: Repositories, tmp_path: Path
+) -> None:
     make_teacher().save_pretrained(tmp_path / "teacher")
     tokenizer().save_pretrained(tmp_path / "teacher")
     old = place.add("small", tmp_path / "teacher")
-    saving = {"save_strategy": "steps", "save_steps": 1, "weighting_steps": 2}
+    saving = {"save_strategy": "steps", "save_steps": 1, "weighting_steps": 3}
     trainer_for(tmp_path, {"max_steps": 1}, teacher=place.name("small"), **saving).train()
     new = place.add("small", {"notes.txt": b"moved"})
-    moved = trainer_for(tmp_path, {"max_steps": 2}, teacher=place.name("small"), **saving)
-    assert moved.teacher is not None
-    assert moved.teacher.origin.commit == new
-    with pytest.raises(ValueError, match=f"was taught by commit {old}, this run has {new}"):
-        moved.train(resume_from_checkpoint=True)
-    same = trainer_for(tmp_path, {"max_steps": 2}, teacher=load_teacher(place.name("small"), revision=old), **saving)
+    same = trainer_for(tmp_path, {"max_steps": 2}, teacher=place.name("small"), **saving)
+    assert same.teacher is not None
+    assert same.teacher.origin.commit == new
     same.train(resume_from_checkpoint=True)
     assert same.state.global_step == 2
+    build("masked", hidden_size=12, num_layers=1, seed=9).save_pretrained(tmp_path / "teacher")
+    place.add("small", tmp_path / "teacher")
+    other = trainer_for(tmp_path, {"max_steps": 3}, teacher=place.name("small"), **saving)
+    with pytest.raises(ValueError, match=rf"its branch has moved: `load_teacher\(..., revision='{new}'\)`"):
+        other.train(resume_from_checkpoint=True)
+    first = trainer_for(tmp_path, {"max_steps": 3}, teacher=load_teacher(place.name("small"), revision=old), **saving)
+    first.train(resume_from_checkpoint=True)
+    assert first.state.global_step == 3

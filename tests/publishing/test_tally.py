@@ -1,4 +1,3 @@
-import pytest
 import torch
 from tiny_runs import arguments
 from transformers import TrainerState
@@ -33,13 +32,3 @@ def test_a_new_run_starts_at_nothing() -> None:
     tally.add(LABELS, None)
     begin(tally)
     assert tally.tokens == 0
-
-
-@pytest.mark.parametrize("now", ["a" * 40, None])
-def test_the_same_teacher_may_go_on(now: str | None) -> None:
-    begin(Tally(now), Tally("a" * 40))
-
-
-def test_another_commit_of_the_teacher_is_refused() -> None:
-    with pytest.raises(ValueError, match=f"was taught by commit {'a' * 40}, this run has {'b' * 40}"):
-        begin(Tally("b" * 40), Tally("a" * 40))
