@@ -16,7 +16,7 @@ _NAME = "cache.lock"
 def alone_in(folder: Path) -> Iterator[None]:
     """Wait until no other process writes into a folder, which is made, and let the others wait meanwhile.
 
-    A process that dies keeps nobody waiting. Where the file system knows no locks, nobody waits at all.
+    A process that dies keeps nobody waiting, where the file system knows locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _NAME)
