@@ -164,7 +164,7 @@ class Teacher:
         if added.any():
             raise ValueError(
                 f"The input holds token {int(input_ids[added][0])}, which the teacher ({self.origin}) lacks: it knows "
-                f"{num_shared_tokens}. In training, `map_added_tokens_to_unknown=True` shows it its unknown token instead."
+                f"{num_shared_tokens}. In training, `map_added_tokens_to_unknown=True` shows it its unknown token."
             )
         return input_ids
 

@@ -10,6 +10,8 @@ from stand_ins import ROOT
 README = " ".join((ROOT / "README.md").read_text().split())
 RESULTS = ROOT / "benchmarks/results"
 
+# Of the study.
+STUDENT = "molecules 4x128, 1200 steps"
 EQUAL_STEPS = "demo/speeches-seed*-alone-equal-steps.json/loss minus demo/speeches-seed*-student.json/loss"
 EQUAL_COST = "demo/speeches-seed*-alone-equal-cost.json/loss minus demo/speeches-seed*-student.json/loss"
 
@@ -50,7 +52,7 @@ SENTENCES = [
     _policy("4 falling to 0 at the end", "linear-4-0"),
     _policy("4 falling to 1, the paper's belief", "linear-4-1"),
     _policy('constant 4, the paper\'s "strong"', "constant-4"),
-    "one that was {{ study.json/teachers/molecules 4x128, 1200 steps/weak/loss behind }} nats behind the student alone helped",
+    f"one that was {{{{ study.json/teachers/{STUDENT}/weak/loss behind }}}} nats behind the student alone helped",
     "growing brought {{ study.json/growth_and_teaching/grown-alone/difference of loss }} nats and being taught "
     "{{ study.json/growth_and_teaching/random-taught/difference of loss }}, but both "
     "{{ study.json/growth_and_teaching/grown-taught/difference of loss }}:",
@@ -95,7 +97,7 @@ def test_what_the_readme_says_of_the_policies_is_what_the_study_found() -> None:
     assert {arm for arm, each in found["weighting"].items() if each.get("verdict") == "hurts"} >= {
         *("constant-1", "constant-4", "linear-4-1", "linear-4-0")
     }
-    assert found["teachers"]["molecules 4x128, 1200 steps"]["weak"]["verdict"] == "weak"
+    assert found["teachers"][STUDENT]["weak"]["verdict"] == "weak"
 
 
 def test_the_sections_of_results_hold_no_figure_that_is_not_asked_for(building: ModuleType) -> None:
