@@ -12,6 +12,7 @@ from benchmarks.study.lines import Line
 from benchmarks.study.plots import MOST_RECIPES, as_svg, draw_headline
 from benchmarks.study.sections import arms_table
 from benchmarks.study.tuning import families_of
+from benchmarks.study.weakness import standings
 
 
 def headline_blocks(headline: Headline, lines: Sequence[Line]) -> list[Block]:
@@ -33,7 +34,7 @@ def headline_blocks(headline: Headline, lines: Sequence[Line]) -> list[Block]:
             "Runs behind it: mean final loss at each share (n)", _run_columns(), [_runs(r) for r in headline.recipes]
         ),
         arms_table(headline.part, lines),
-        Items(_notes(headline)),
+        Items([*_notes(headline), *_not_weak(headline, lines)]),
         Figure(name, caption, alt, as_svg(draw_headline(headline), name, alt)),
     ]
 
@@ -178,6 +179,22 @@ def _notes(headline: Headline) -> list[str]:
                 shares = ", ".join(f"{share:g}" for share in found.fails_above)
                 notes.append(f"`{recipe.name}`, {whose}: misses the target again at {shares}.")
     notes += [f"`{each}` has a budget that is no share of the grid and does not count." for each in headline.odd]
+    return notes
+
+
+def _not_weak(headline: Headline, lines: Sequence[Line]) -> list[str]:
+    """Models of the recipes that are no weak teachers, wherever they were placed beside such a student."""
+    student = next(iter(headline.alone.values())).choices
+    alike = [each for each in standings(lines) if each.baseline.inputs == student.inputs]
+    notes = []
+    for recipe in headline.recipes:
+        for name in dict.fromkeys((recipe.choices.teacher, recipe.choices.grown_from)):
+            found = [each for each in alike if each.teacher.name == name and each.verdict != "weak"]
+            notes += [
+                f"`{recipe.name}`: `{name}` is {each.verdict} beside the {each.baseline.size} student over "
+                f"{each.baseline.steps:,} steps, see below."
+                for each in found
+            ]
     return notes
 
 

@@ -277,6 +277,15 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
     assert [line.seed for line in read_lines(folder)] == [1]
 
 
+def test_a_recipe_of_a_model_that_is_no_weak_teacher_is_told(report, tmp_path):
+    told = "`grown-near`: `near` is not weak beside the 4x128 student over 100 steps, see below."
+    contents = [*study(), *arm("near", moved(-0.01), teacher="near", teacher_loss=0.51)]
+    contents += arm("grown-near", moved(-0.1), part="headline", start="exact", grown_from="near", steps=40)
+    markdown, *_ = write(written(tmp_path / "near", contents), PARTS, tmp_path / "out7")
+    assert told in section(markdown.read_text(), "Part headline")
+    assert "not weak beside" not in report[0]
+
+
 def test_figures_for_documents_are_those_of_the_report(report):
     markdown, _, out = report
     found = json.loads((out / "study.json").read_text())
