@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.study.contrasts import ALONE, arms_of, contrasts_of
+from benchmarks.study.contrasts import ALONE, Contrast, arms_of, contrasts_of
 from benchmarks.study.headline import Headline
 from benchmarks.study.lines import Line
 from benchmarks.study.statistics import verdict
@@ -14,7 +14,8 @@ from hf_dwt.finetuning.statistics import summarise
 def summary_of(
     lines: Sequence[Line], parts: Sequence[str], standings: Sequence[Standing], headlines: Sequence[Headline]
 ) -> dict[str, Any]:
-    """What each part found, by arm: losses are in nats per position, differences are from the student alone.
+    """What each part found, by arm: losses are in nats per position, differences are from the student alone
+    from a random start or, where it says so, from the same start alone.
 
     Args:
         lines: As planned.
@@ -49,14 +50,22 @@ def _arms(part: str, lines: Sequence[Line]) -> dict[str, Any]:
         losses = summarise(list(arm.losses.values()))
         told[arm.name] = {"loss": losses.mean, "deviation of loss": losses.deviation, "seeds": losses.num_seeds}
     for contrast in contrasts_of(part, lines):
-        if contrast.factor == ALONE and contrast.paired is not None:
-            difference = contrast.paired.difference
-            low, high = difference.interval or (None, None)
-            told[contrast.arm] |= {
-                "difference of loss": difference.mean,
-                "lowest difference of loss": low,
-                "highest difference of loss": high,
-                "paired seeds": difference.num_seeds,
-                "verdict": verdict(difference),
-            }
+        if contrast.factor == ALONE:
+            told[contrast.arm] |= _difference(contrast)
+        elif contrast.factor == "teaching" and contrast.paired is not None:
+            told[contrast.arm]["from the same start alone"] = _difference(contrast)
     return told
+
+
+def _difference(contrast: Contrast) -> dict[str, Any]:
+    if contrast.paired is None:
+        return {}
+    difference = contrast.paired.difference
+    low, high = difference.interval or (None, None)
+    return {
+        "difference of loss": difference.mean,
+        "lowest difference of loss": low,
+        "highest difference of loss": high,
+        "paired seeds": difference.num_seeds,
+        "verdict": verdict(difference),
+    }

@@ -296,6 +296,9 @@ def test_figures_for_documents_are_those_of_the_report(report):
     assert f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" in section(markdown, "Part quality")
     assert "difference of loss" not in found["quality"]["alone"]
     assert found["teachers"]["molecules 4x128, 100 steps"]["weak"]["loss behind"] == pytest.approx(0.28)
+    taught = found["growth"]["grown-taught"]
+    assert taught["from the same start alone"]["difference of loss"] == pytest.approx(0.02)
+    assert taught["difference of loss"] == pytest.approx(-0.08)
     told = found["headline"]["headline"]
     assert told["target loss"] == pytest.approx(0.52)
     assert f"{told['grown']['operations']:.3f}" in section(markdown, "Part headline")
