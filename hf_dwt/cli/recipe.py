@@ -57,21 +57,32 @@ class TokenizerSection:
 
 
 @dataclass(frozen=True)
+class SourceSection:
+    """Text of one place: the arguments of `load_text`."""
+
+    source: Any
+    name: str | None = None
+    revision: str | None = None
+    split: str = "train"
+
+
+@dataclass(frozen=True)
 class DataSection:
     """Where the text comes from, and how it becomes examples.
 
     Attributes:
-        source: As in `load_text`, or a list of mappings with `source`, `name`, `revision` and `split` each.
-        name: Configuration of a Hub data set.
-        revision: Of a Hub data set.
-        split: Part of it.
+        source: As in `load_text`; or a mapping with `source`, `name`, `revision` and `split`, or a list of such.
+        name: Of `source`: configuration of a Hub data set.
+        revision: Of `source`: commit, tag or branch of a Hub data set.
+        split: Of `source`: part of a Hub data set.
         streaming: Read it while training; `max_steps` must be given.
         text_column: Where the text is.
         split_sentences: Turn documents into one sentence per row first.
         take_every: Keep one row of so many, as the paper keeps one sentence of four.
         form: 'blocks' of equal length, or one 'sentences' row each.
         length: Tokens per block, or at most per sentence.
-        evaluation_source: Held-out text, as in `load_text`. Default: rows put aside from `source`.
+        evaluation_source: Held-out text, in the forms that `source` may have: what is not of the split "train", or has
+            a `name` or `revision`, is a mapping. Default: rows put aside from `source`.
         num_evaluation_examples: Examples of held-out text, at most.
         mask_probability: Share of tokens that a masked LM predicts.
         whole_word: Mask all pieces of a word together.
@@ -93,6 +104,42 @@ class DataSection:
     mask_probability: float = 0.15
     whole_word: bool = False
     num_proc: int | None = None
+
+    def sources(self) -> list[SourceSection]:
+        """The places of the text that is trained on.
+
+        Raises:
+            RecipeError: If `source` is wrong, or tells by itself what `name`, `revision` and `split` are for.
+        """
+        if not _is_told_by_mappings(self.source):
+            return [SourceSection(self.source, self.name, self.revision, self.split)]
+        for key in ("name", "revision", "split"):
+            if getattr(self, key) != getattr(DataSection, key):
+                raise RecipeError(f"`data.{key}` is for a `source` without mappings: write `{key}` into each mapping.")
+        return _read_mappings("data.source", self.source)
+
+    def evaluation_sources(self) -> list[SourceSection]:
+        """The places of the held-out text; none where rows are put aside.
+
+        Raises:
+            RecipeError: If `evaluation_source` is wrong.
+        """
+        if self.evaluation_source is None:
+            return []
+        if not _is_told_by_mappings(self.evaluation_source):
+            return [SourceSection(self.evaluation_source)]
+        return _read_mappings("data.evaluation_source", self.evaluation_source)
+
+
+def _is_told_by_mappings(given: Any) -> bool:
+    return any(isinstance(each, Mapping) for each in (given if isinstance(given, list) else [given]))
+
+
+def _read_mappings(where: str, given: Any) -> list[SourceSection]:
+    parts = given if isinstance(given, list) else [given]
+    for part in parts:
+        check_section(where, part, SourceSection)
+    return [SourceSection(**part) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -187,6 +234,8 @@ def make_recipe(content: Mapping[str, Any]) -> Recipe:
     missing = [name for name in ("student", "data") if not sections.get(name)]
     if missing:
         raise RecipeError(f"The recipe has no `{missing[0]}`.")
+    sections["data"].sources()
+    sections["data"].evaluation_sources()
     if not isinstance(sections["student"], Mapping):
         raise RecipeError(f"`student` should be a mapping, got {sections['student']!r}.")
     if "model_type" in sections["student"]:
