@@ -258,6 +258,8 @@ def _arguments_class() -> type:
 def parse_options(options: Sequence[str]) -> list[tuple[str, Any]]:
     """Read `--name value` and `--name=value` pairs; values are YAML, `-` and `_` are the same.
 
+    A value that begins with `--` is written behind `=`.
+
     Raises:
         RecipeError: If an option has no name or no value.
     """
@@ -269,8 +271,8 @@ def parse_options(options: Sequence[str]) -> list[tuple[str, Any]]:
             raise RecipeError(f"{option!r} is no option: write `--name value`.")
         name, equals, value = option[2:].partition("=")
         if not equals:
-            if not remaining:
-                raise RecipeError(f"`--{name}` has no value.")
+            if not remaining or remaining[0].startswith("--"):
+                raise RecipeError(f"`--{name}` has no value: write `--{name} VALUE`, of a switch `true`.")
             value = remaining.pop(0)
         try:
             pairs.append((name.replace("-", "_"), yaml.load(value, Loader=YamlLoader)))

@@ -73,13 +73,19 @@ def test_options_change_the_key_of_their_name_wherever_it_is(tmp_path: Path) -> 
     [
         (["--max-stepps", "7"], "Did you mean `max_steps`"),
         (["--name", "x"], "--teacher.name, --tokenizer.name, --data.name"),
-        (["--max-steps"], "has no value"),
+        (["--max-steps"], "`--max-steps` has no value"),
+        (["--use-cpu", "--max-steps", "3"], "`--use-cpu` has no value: write `--use-cpu VALUE`, of a switch `true`"),
         (["max_steps", "3"], "is no option"),
     ],
 )
 def test_options_that_are_wrong_are_named(options: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=message):
         read_recipe(write(tmp_path, MINIMAL), options)
+
+
+def test_values_may_begin_with_dashes(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, MINIMAL), ["--max-steps", "-1", "--run-name=--first"])
+    assert recipe.arguments == {"max_steps": -1, "run_name": "--first"}
 
 
 def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
