@@ -191,6 +191,7 @@ class Recipe:
 
 _SECTIONS = {"teacher": TeacherSection, "growth": GrowthSection, "cache": CacheSection}
 _SECTIONS |= {"tokenizer": TokenizerSection, "data": DataSection}
+_MAPPINGS = (*_SECTIONS, "student", "arguments")
 
 
 def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
@@ -211,12 +212,17 @@ def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
             raise RecipeError(f"{path} is the record of a student that was not trained by a recipe.")
     if isinstance(content.get("teacher"), str):
         content["teacher"] = {"name": content["teacher"]}
-    for name in (*_SECTIONS, "student", "arguments"):
-        if not isinstance(content.get(name) or {}, dict):
-            raise RecipeError(f"`{name}` should be a mapping, got {content[name]!r}.")
+    _require_mappings(content)
     for name, value in parse_options(options):
         _apply(content, name, value)
+        _require_mappings(content)
     return make_recipe(content)
+
+
+def _require_mappings(content: Mapping[str, Any]) -> None:
+    for name in _MAPPINGS:
+        if not isinstance(content.get(name) or {}, dict):
+            raise RecipeError(f"`{name}` should be a mapping, got {content[name]!r}.")
 
 
 def make_recipe(content: Mapping[str, Any]) -> Recipe:
@@ -301,6 +307,8 @@ def _apply(content: dict[str, Any], name: str, value: Any) -> None:
         section, key = (homes or ["student"])[0], name
     if section not in names_of(Recipe):
         raise RecipeError(f"There is no section `{section}`. {suggestion(section, names_of(Recipe))}")
+    if section not in _MAPPINGS:
+        raise RecipeError(f"`{section}` has no keys: write `--{section} VALUE`.")
     if content.get(section) is None:
         content[section] = {}
     content[section][key] = value

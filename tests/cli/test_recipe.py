@@ -76,6 +76,9 @@ def test_options_change_the_key_of_their_name_wherever_it_is(tmp_path: Path) -> 
         (["--max-steps"], "`--max-steps` has no value"),
         (["--use-cpu", "--max-steps", "3"], "`--use-cpu` has no value: write `--use-cpu VALUE`, of a switch `true`"),
         (["max_steps", "3"], "is no option"),
+        (["--objective.x", "1"], "`objective` has no keys: write `--objective VALUE`"),
+        (["--student", "large", "--student.hidden_size", "3"], "`student` should be a mapping, got 'large'"),
+        (["--student", "large", "--hidden_size", "3"], "`student` should be a mapping, got 'large'"),
     ],
 )
 def test_options_that_are_wrong_are_named(options: list[str], message: str, tmp_path: Path) -> None:
