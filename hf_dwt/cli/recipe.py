@@ -105,6 +105,18 @@ class DataSection:
     whole_word: bool = False
     num_proc: int | None = None
 
+    def check(self) -> None:
+        """Refuse values that no text could be read by.
+
+        Raises:
+            RecipeError: Naming the key.
+        """
+        for key in ("take_every", "num_evaluation_examples"):
+            if getattr(self, key) < 1:
+                raise RecipeError(f"`data.{key}` is {getattr(self, key)}: it should be at least 1.")
+        self.sources()
+        self.evaluation_sources()
+
     def sources(self) -> list[SourceSection]:
         """The places of the text that is trained on.
 
@@ -124,11 +136,10 @@ class DataSection:
         Raises:
             RecipeError: If `evaluation_source` is wrong.
         """
-        if self.evaluation_source is None:
-            return []
-        if not _is_told_by_mappings(self.evaluation_source):
-            return [SourceSection(self.evaluation_source)]
-        return _read_mappings("data.evaluation_source", self.evaluation_source)
+        given = self.evaluation_source
+        if _is_told_by_mappings(given):
+            return _read_mappings("data.evaluation_source", given)
+        return [] if given is None else [SourceSection(given)]
 
 
 def _is_told_by_mappings(given: Any) -> bool:
@@ -229,7 +240,7 @@ def make_recipe(content: Mapping[str, Any]) -> Recipe:
     """Check a recipe's content and make a `Recipe` of it.
 
     Raises:
-        RecipeError: If a key or value is not known, or a key is missing.
+        RecipeError: If a key or value is not known or wrong, or a key is missing.
     """
     check_keys("the recipe", content, names_of(Recipe))
     sections = dict(content)
@@ -240,8 +251,7 @@ def make_recipe(content: Mapping[str, Any]) -> Recipe:
     missing = [name for name in ("student", "data") if not sections.get(name)]
     if missing:
         raise RecipeError(f"The recipe has no `{missing[0]}`.")
-    sections["data"].sources()
-    sections["data"].evaluation_sources()
+    sections["data"].check()
     if not isinstance(sections["student"], Mapping):
         raise RecipeError(f"`student` should be a mapping, got {sections['student']!r}.")
     if "model_type" in sections["student"]:

@@ -34,6 +34,8 @@ def test_every_shipped_recipe_can_be_read(path: Path) -> None:
         ({"data": {"source": "a", "length": "long"}}, "should be a whole number"),
         ({"arguments": {"max_steps": "many"}}, "`arguments.max_steps` should be"),
         ({"data": {"source": "a", "form": "pages"}}, "'blocks' or 'sentences'"),
+        ({"data": {"source": "a", "num_evaluation_examples": 0}}, "`data.num_evaluation_examples` is 0: .* at least 1"),
+        ({"data": {"source": "a", "take_every": -3}}, "`data.take_every` is -3: it should be at least 1"),
         ({"data": {"source": [{"source": "a"}], "split": "test"}}, "`data.split` is for a `source` without mappings"),
         ({"data": {"source": {"source": "a"}, "name": "en"}}, "`data.name` is for a `source` without mappings"),
         ({"data": {"source": [{"source": "a"}, "b.txt"]}}, "`data.source` should be a mapping, got 'b.txt'"),
