@@ -141,6 +141,8 @@ def load_suite(suite: str | Path, tasks: Sequence[str] | None = None, data: str 
         content = yaml.load(text, Loader=YamlLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"The suite {str(suite)!r} is not YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise RecipeError(f"{str(suite)!r} is no suite: it should be a mapping with `tasks`.")
     check_section("suite", content, _Written)
     written = _Written(**content)
     every = [_make_task(name, task, written.training) for name, task in written.tasks.items()]

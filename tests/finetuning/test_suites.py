@@ -84,6 +84,9 @@ def test_a_suite_without_a_mapping_of_tasks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("tasks: [one, two]")
     with pytest.raises(RecipeError, match=r"`suite\.tasks` should be a mapping, got \['one', 'two'\]"):
         load_suite(tmp_path / "own.yaml")
+    (tmp_path / "own.yaml").write_text("a long text\n" * 50)
+    with pytest.raises(RecipeError, match=r"own\.yaml' is no suite: it should be a mapping with `tasks`\.$"):
+        load_suite(tmp_path / "own.yaml")
 
 
 def test_a_suite_or_a_task_that_is_not_there_is_named() -> None:
