@@ -18,15 +18,21 @@ def check_folder(name: str) -> None:
     """Refuse what looks like a folder and holds no model.
 
     Raises:
-        FileNotFoundError: If there is no configuration; it tells what to do with an adapter of peft.
+        FileNotFoundError: If there is no configuration, or an adapter of peft alone; it tells what to do with that.
     """
-    if looks_local(name) and not (Path(name) / "config.json").is_file():
-        if (Path(name) / "adapter_config.json").is_file():
-            raise FileNotFoundError(
-                f"`teacher` is {name!r}, which holds an adapter of peft, no whole model: put it on its base with "
-                f"`PeftModel.from_pretrained(base, {name!r})` and pass that model, or the folder of what its "
-                "`merge_and_unload()` saves."
-            )
+    folder = Path(name)
+    if not looks_local(name):
+        return
+    has_config = (folder / "config.json").is_file()
+    # An adapter may lie beside the weights of its base, and a copy of its base's configuration beside an adapter.
+    weights = [path for pattern in ("model*.safetensors", "pytorch_model*.bin") for path in folder.glob(pattern)]
+    if (folder / "adapter_config.json").is_file() and not (has_config and weights):
+        raise FileNotFoundError(
+            f"`teacher` is {name!r}, which holds an adapter of peft, no whole model: put it on its base with "
+            f"`PeftModel.from_pretrained(base, {name!r})` and pass that model, or the folder of what its "
+            "`merge_and_unload()` saves."
+        )
+    if not has_config:
         raise FileNotFoundError(f"`teacher` is {name!r}, which is no folder with a config.json.")
 
 

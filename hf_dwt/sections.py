@@ -3,7 +3,7 @@
 import re
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -95,12 +95,22 @@ def _fits(value: Any, option: Any) -> bool:
         return isinstance(value, int if option is int else (int, float)) and not isinstance(value, bool)
     if option in (bool, str):
         return isinstance(value, option)
-    return value is not None
+    if get_origin(option) is list:
+        return isinstance(value, list) and all(_fits(each, *get_args(option)) for each in value)
+    return isinstance(value, Mapping) if _is_mapping(option) else value is not None
+
+
+def _is_mapping(option: Any) -> bool:
+    return (get_origin(option) or option) in (Mapping, dict) or is_dataclass(option)
 
 
 def _describe(option: Any) -> str:
     if get_origin(option) is Literal:
         return " or ".join(map(repr, get_args(option)))
+    if get_origin(option) is list:
+        return f"a list of {_describe(*get_args(option))}"
+    if _is_mapping(option):
+        return "a mapping"
     return {type(None): "empty", int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
         option, str(option)
     )

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from hf_dwt import Teacher, load_teacher
+from hf_dwt.model_files import check_folder
 from hf_dwt.positions import full_logits, masked_positions, positions_of, select
 from hf_dwt.teacher import Origin, as_teacher
 
@@ -32,13 +33,21 @@ def folder(tmp_path, make_bert, tokenizer) -> Path:
     return tmp_path
 
 
-def test_the_folder_of_an_adapter_is_refused_with_what_to_do(tmp_path):
+@pytest.mark.parametrize("has_config", [False, True])
+def test_the_folder_of_an_adapter_is_refused_with_what_to_do(has_config, tmp_path, make_bert):
     (tmp_path / "adapter").mkdir()
     LoraConfig(target_modules=["query"]).save_pretrained(tmp_path / "adapter")
+    if has_config:
+        make_bert().config.save_pretrained(tmp_path / "adapter")
     with pytest.raises(
         FileNotFoundError, match=r"an adapter of peft, no whole model: put it on its base with `PeftModel"
     ):
         load_teacher(tmp_path / "adapter")
+
+
+def test_an_adapter_beside_a_whole_model_is_no_reason_to_refuse_the_folder(folder):
+    LoraConfig(target_modules=["query"]).save_pretrained(folder)
+    check_folder(str(folder))
 
 
 @pytest.fixture

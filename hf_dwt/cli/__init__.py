@@ -23,8 +23,8 @@ _INTERRUPTED = 128 + 2  # as shells count a process that SIGINT has ended
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    Errors of the user's are told in one line, with exit status 2. Ctrl-C ends with 130, and the command that goes on is
-    told. With `--json` nothing but JSON gets to stdout.
+    Errors of the user's, and a teacher that turns out broken, are told in one line, with exit status 2. Ctrl-C ends
+    with 130, and the command that goes on is told. With `--json` nothing but JSON gets to stdout.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = make_parser()
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             content = _run(command, own, rest)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"hf-dwt: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:

@@ -1,6 +1,6 @@
 """From a recipe to its inputs: teacher, tokenizer, and text as examples."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -9,7 +9,7 @@ import datasets
 from datasets.exceptions import DatasetGenerationError
 from transformers import AutoTokenizer
 
-from hf_dwt.cli.recipe import DataSection, Recipe, reading
+from hf_dwt.cli.recipe import DataSection, Recipe, SourceSection, reading
 from hf_dwt.cli.students import objective_of
 from hf_dwt.data import (
     CausalCollator,
@@ -63,7 +63,7 @@ def read_inputs(recipe: Recipe, seed: int) -> Inputs:
     data = recipe.data
     try:
         with reading("data"):
-            text = _read_text(data, data.source)
+            text = _read_text(data, data.sources())
             tokenizer = _read_tokenizer(recipe, teacher, text)
             train, evaluation = _put_aside(data, text, tokenizer, seed)
     except DatasetGenerationError as error:
@@ -75,14 +75,12 @@ def read_inputs(recipe: Recipe, seed: int) -> Inputs:
     return Inputs(kind, tokenizer, train, evaluation, collator, teacher)
 
 
-def _read_text(data: DataSection, source: Any) -> Any:
+def _read_text(data: DataSection, sources: Sequence[SourceSection]) -> Any:
     """Rows of text, from one source or several."""
-    if isinstance(source, list) and source and isinstance(source[0], Mapping):
-        parts = [load_text(**{"streaming": data.streaming, **part}) for part in source]
-        columns = [part.select_columns([data.text_column]) for part in parts]
-        text = datasets.concatenate_datasets(columns)
-    else:
-        text = load_text(source, split=data.split, streaming=data.streaming, name=data.name, revision=data.revision)
+    parts = [load_text(**asdict(each), streaming=data.streaming) for each in sources]
+    text = parts[0]
+    if len(parts) > 1:
+        text = datasets.concatenate_datasets([part.select_columns([data.text_column]) for part in parts])
     if data.split_sentences:
         text = split_sentences(text, data.text_column, data.num_proc)
     return take_every(text, data.take_every) if data.take_every > 1 else text
@@ -110,8 +108,8 @@ def _texts(text: Any, column: str) -> Iterator[str]:
 
 def _put_aside(data: DataSection, text: Any, tokenizer: Any, seed: int) -> tuple[Any, Any]:
     """Training and held-out examples; whole rows are put aside, so that no document is in both."""
-    if data.evaluation_source is not None:
-        held_out = _examples(data, _read_text(data, data.evaluation_source), tokenizer)
+    if evaluation_sources := data.evaluation_sources():
+        held_out = _examples(data, _read_text(data, evaluation_sources), tokenizer)
         return _examples(data, text, tokenizer), _first(held_out, data.num_evaluation_examples)
     if data.streaming:
         examples = _examples(data, text, tokenizer)

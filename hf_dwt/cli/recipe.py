@@ -57,21 +57,32 @@ class TokenizerSection:
 
 
 @dataclass(frozen=True)
+class SourceSection:
+    """Text of one place: the arguments of `load_text`."""
+
+    source: Any
+    name: str | None = None
+    revision: str | None = None
+    split: str = "train"
+
+
+@dataclass(frozen=True)
 class DataSection:
     """Where the text comes from, and how it becomes examples.
 
     Attributes:
-        source: As in `load_text`, or a list of mappings with `source`, `name`, `revision` and `split` each.
-        name: Configuration of a Hub data set.
-        revision: Of a Hub data set.
-        split: Part of it.
+        source: As in `load_text`; or a mapping with `source`, `name`, `revision` and `split`, or a list of such.
+        name: Of `source`: configuration of a Hub data set.
+        revision: Of `source`: commit, tag or branch of a Hub data set.
+        split: Of `source`: part of a Hub data set.
         streaming: Read it while training; `max_steps` must be given.
         text_column: Where the text is.
         split_sentences: Turn documents into one sentence per row first.
         take_every: Keep one row of so many, as the paper keeps one sentence of four.
         form: 'blocks' of equal length, or one 'sentences' row each.
         length: Tokens per block, or at most per sentence.
-        evaluation_source: Held-out text, as in `load_text`. Default: rows put aside from `source`.
+        evaluation_source: Held-out text, in the forms that `source` may have: what is not of the split "train", or has
+            a `name` or `revision`, is a mapping. Default: rows put aside from `source`.
         num_evaluation_examples: Examples of held-out text, at most.
         mask_probability: Share of tokens that a masked LM predicts.
         whole_word: Mask all pieces of a word together.
@@ -93,6 +104,53 @@ class DataSection:
     mask_probability: float = 0.15
     whole_word: bool = False
     num_proc: int | None = None
+
+    def check(self) -> None:
+        """Refuse values that no text could be read by.
+
+        Raises:
+            RecipeError: Naming the key.
+        """
+        for key in ("take_every", "num_evaluation_examples"):
+            if getattr(self, key) < 1:
+                raise RecipeError(f"`data.{key}` is {getattr(self, key)}: it should be at least 1.")
+        self.sources()
+        self.evaluation_sources()
+
+    def sources(self) -> list[SourceSection]:
+        """The places of the text that is trained on.
+
+        Raises:
+            RecipeError: If `source` is wrong, or tells by itself what `name`, `revision` and `split` are for.
+        """
+        if not _is_told_by_mappings(self.source):
+            return [SourceSection(self.source, self.name, self.revision, self.split)]
+        for key in ("name", "revision", "split"):
+            if getattr(self, key) != getattr(DataSection, key):
+                raise RecipeError(f"`data.{key}` is for a `source` without mappings: write `{key}` into each mapping.")
+        return _read_mappings("data.source", self.source)
+
+    def evaluation_sources(self) -> list[SourceSection]:
+        """The places of the held-out text; none where rows are put aside.
+
+        Raises:
+            RecipeError: If `evaluation_source` is wrong.
+        """
+        given = self.evaluation_source
+        if _is_told_by_mappings(given):
+            return _read_mappings("data.evaluation_source", given)
+        return [] if given is None else [SourceSection(given)]
+
+
+def _is_told_by_mappings(given: Any) -> bool:
+    return any(isinstance(each, Mapping) for each in (given if isinstance(given, list) else [given]))
+
+
+def _read_mappings(where: str, given: Any) -> list[SourceSection]:
+    parts = given if isinstance(given, list) else [given]
+    for part in parts:
+        check_section(where, part, SourceSection)
+    return [SourceSection(**part) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -144,6 +202,7 @@ class Recipe:
 
 _SECTIONS = {"teacher": TeacherSection, "growth": GrowthSection, "cache": CacheSection}
 _SECTIONS |= {"tokenizer": TokenizerSection, "data": DataSection}
+_MAPPINGS = (*_SECTIONS, "student", "arguments")
 
 
 def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
@@ -164,19 +223,24 @@ def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
             raise RecipeError(f"{path} is the record of a student that was not trained by a recipe.")
     if isinstance(content.get("teacher"), str):
         content["teacher"] = {"name": content["teacher"]}
-    for name in (*_SECTIONS, "student", "arguments"):
-        if not isinstance(content.get(name) or {}, dict):
-            raise RecipeError(f"`{name}` should be a mapping, got {content[name]!r}.")
+    _require_mappings(content)
     for name, value in parse_options(options):
         _apply(content, name, value)
+        _require_mappings(content)
     return make_recipe(content)
+
+
+def _require_mappings(content: Mapping[str, Any]) -> None:
+    for name in _MAPPINGS:
+        if not isinstance(content.get(name) or {}, dict):
+            raise RecipeError(f"`{name}` should be a mapping, got {content[name]!r}.")
 
 
 def make_recipe(content: Mapping[str, Any]) -> Recipe:
     """Check a recipe's content and make a `Recipe` of it.
 
     Raises:
-        RecipeError: If a key or value is not known, or a key is missing.
+        RecipeError: If a key or value is not known or wrong, or a key is missing.
     """
     check_keys("the recipe", content, names_of(Recipe))
     sections = dict(content)
@@ -187,6 +251,7 @@ def make_recipe(content: Mapping[str, Any]) -> Recipe:
     missing = [name for name in ("student", "data") if not sections.get(name)]
     if missing:
         raise RecipeError(f"The recipe has no `{missing[0]}`.")
+    sections["data"].check()
     if not isinstance(sections["student"], Mapping):
         raise RecipeError(f"`student` should be a mapping, got {sections['student']!r}.")
     if "model_type" in sections["student"]:
@@ -209,6 +274,8 @@ def _arguments_class() -> type:
 def parse_options(options: Sequence[str]) -> list[tuple[str, Any]]:
     """Read `--name value` and `--name=value` pairs; values are YAML, `-` and `_` are the same.
 
+    A value that begins with `--` is written behind `=`.
+
     Raises:
         RecipeError: If an option has no name or no value.
     """
@@ -220,8 +287,8 @@ def parse_options(options: Sequence[str]) -> list[tuple[str, Any]]:
             raise RecipeError(f"{option!r} is no option: write `--name value`.")
         name, equals, value = option[2:].partition("=")
         if not equals:
-            if not remaining:
-                raise RecipeError(f"`--{name}` has no value.")
+            if not remaining or remaining[0].startswith("--"):
+                raise RecipeError(f"`--{name}` has no value: write `--{name} VALUE`, of a switch `true`.")
             value = remaining.pop(0)
         try:
             pairs.append((name.replace("-", "_"), yaml.load(value, Loader=YamlLoader)))
@@ -250,6 +317,8 @@ def _apply(content: dict[str, Any], name: str, value: Any) -> None:
         section, key = (homes or ["student"])[0], name
     if section not in names_of(Recipe):
         raise RecipeError(f"There is no section `{section}`. {suggestion(section, names_of(Recipe))}")
+    if section not in _MAPPINGS:
+        raise RecipeError(f"`{section}` has no keys: write `--{section} VALUE`.")
     if content.get(section) is None:
         content[section] = {}
     content[section][key] = value

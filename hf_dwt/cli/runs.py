@@ -1,6 +1,6 @@
 """Running a recipe: the student with its teacher and, for comparison, alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -134,13 +134,11 @@ def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command
 
 def _hub_sources(recipe: Recipe) -> list[dict[str, str | None]]:
     """Data sets of the Hub in a recipe's `data`: what is not here, and has been read, is there."""
-    data = recipe.data
-    parts = data.source if isinstance(data.source, list) else [{"source": data.source, "revision": data.revision}]
-    named = [part for part in parts if isinstance(part, Mapping) and isinstance(part["source"], str)]
+    named = [each for each in recipe.data.sources() if isinstance(each.source, str)]
     return [
-        {"name": part["source"], "revision": part.get("revision")}
-        for part in named
-        if not looks_local(part["source"]) and not any(character in part["source"] for character in "*?[")
+        {"name": each.source, "revision": each.revision}
+        for each in named
+        if not looks_local(each.source) and not any(character in each.source for character in "*?[")
     ]
 
 

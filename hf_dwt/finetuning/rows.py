@@ -117,6 +117,8 @@ def _label_reader(task: Task, train: Dataset) -> tuple[tuple[str, ...] | None, C
         names, numbers = list(map(str, classes)), {value: number for number, value in enumerate(classes)}
     if len(names) < 2:
         raise ValueError(f"Task `{task.name}` has one class only, {names[0]!r}: there is nothing to tell apart.")
+    if len(names) > 2 and "f1" in task.metrics:
+        raise ValueError(f"Task `{task.name}` has {len(names)} classes, but the metric 'f1' is for two.")
 
     def as_class(value: Any) -> int:
         if value not in numbers:

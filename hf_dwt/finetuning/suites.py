@@ -73,7 +73,7 @@ class Task:
     Attributes:
         data: Where the rows come from.
         text: One column, or two for pairs.
-        metrics: Names of metrics; a task's score is their mean, over all evaluation splits.
+        metrics: Names of metrics for its kind; a task's score is their mean, over all evaluation splits.
         label: Its column.
         kind: What is predicted: a class or a number.
         optional: Run only where it is named, and never part of the average.
@@ -141,6 +141,8 @@ def load_suite(suite: str | Path, tasks: Sequence[str] | None = None, data: str 
         content = yaml.load(text, Loader=YamlLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"The suite {str(suite)!r} is not YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise RecipeError(f"{str(suite)!r} is no suite: it should be a mapping with `tasks`.")
     check_section("suite", content, _Written)
     written = _Written(**content)
     every = [_make_task(name, task, written.training) for name, task in written.tasks.items()]
@@ -171,11 +173,18 @@ def _make_task(name: str, content: Any, defaults: Mapping[str, Any]) -> Task:
     data = TaskData(**content["data"])
     if (data.source is None) == (data.packaged is None):
         raise RecipeError(f"`{where}.data` should have one of `source` and `packaged`.")
-    if not 1 <= len(content["text"]) <= 2 or isinstance(content["text"], str):
+    if not 1 <= len(content["text"]) <= 2:
         raise RecipeError(f"`{where}.text` should be a list of one column or two, got {content['text']!r}.")
     if content.get("label", "label") in content["text"]:
         raise RecipeError(f"`{where}.label` is {content['label']!r}, which is a column of `text` as well.")
     check_keys(f"`{where}.metrics`", dict.fromkeys(content["metrics"]), list(METRICS))
     if not content["metrics"]:
         raise RecipeError(f"`{where}.metrics` is empty: name at least one of {', '.join(METRICS)}.")
+    kind = content.get("kind", Task.kind)
+    for metric in content["metrics"]:
+        if METRICS[metric] != kind:
+            fitting = ", ".join(name for name, scored in METRICS.items() if scored == kind)
+            raise RecipeError(
+                f"`{where}.metrics` has {metric!r}, which is for {METRICS[metric]}: for {kind} there are {fitting}."
+            )
     return Task(**{**content, "data": data, "training": Training(**training), "name": str(name)})

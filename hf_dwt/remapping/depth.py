@@ -25,7 +25,7 @@ DepthMethod = Callable[[int, int], Sequence[Layer | int]]
 
 def identity(num_old: int, num_new: int) -> list[Layer]:
     """Every old layer, followed by its share of new ones that change nothing (LLaMA Pro spreads them so)."""
-    sources = [index * num_old // num_new for index in range(num_new)]
+    sources = interleave(num_old, num_new)
     return [Layer(source, index > 0 and source == sources[index - 1]) for index, source in enumerate(sources)]
 
 
@@ -40,9 +40,8 @@ def stack(num_old: int, num_new: int) -> list[int]:
 
 
 def interleave(num_old: int, num_new: int) -> list[int]:
-    """Every layer as often as it goes, next to its copies."""
-    each = -(-num_new // num_old)
-    return [min(index // each, num_old - 1) for index in range(num_new)]
+    """Every old layer, followed by its share of copies, which are spread evenly."""
+    return [index * num_old // num_new for index in range(num_new)]
 
 
 def spread(num_old: int, num_new: int) -> list[int]:

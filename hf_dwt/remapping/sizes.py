@@ -249,7 +249,18 @@ def _refuse_different(teacher: PretrainedConfig, student: PretrainedConfig) -> N
 
 
 def per_layer(config: PretrainedConfig, name: str) -> bool:
-    """Whether a field is a list with one entry for every layer."""
+    """Whether a field is a list with one entry for every layer.
+
+    The class's own default tells whether the length is that of the layers or a coincidence, as of a time step's two
+    limits; names and token ids, which have no default, are never of the layers.
+    """
+    if not _is_as_long_as_layers(config, name) or name == "architectures" or "_token" in name:
+        return False
+    usual = type(config)()
+    return not isinstance(getattr(usual, name, None), list) or _is_as_long_as_layers(usual, name)
+
+
+def _is_as_long_as_layers(config: PretrainedConfig, name: str) -> bool:
     value = getattr(config, name, None)
     return isinstance(value, list) and len(value) == read_sizes(config)["layers"]
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hub_server import Hub
+from transformers import BertForMaskedLM
 
 from hf_dwt.cli import main
 
@@ -137,6 +139,15 @@ def test_a_refusal_of_the_hub_is_told(words: list[str], hub: Hub, told: Told) ->
 @pytest.mark.parametrize("command", ["train", "assess"])
 def test_a_data_set_that_cannot_be_had_is_told(command: str, told: Told) -> None:
     assert "me/text" in told(command, "recipe.yaml", "--source", "me/text")
+
+
+def test_a_teacher_that_turns_out_broken_while_it_trains_is_told(told: Told) -> None:
+    model = BertForMaskedLM.from_pretrained("teacher")
+    with torch.no_grad():
+        model.cls.predictions.bias[0] = float("nan")
+    model.save_pretrained("teacher")
+    assert "gave logits that are not finite" in told("train", "recipe.yaml", "--allow-bad-teacher", "true")
+    assert not Path("student/model.safetensors").exists()
 
 
 def test_a_demo_whose_package_cannot_be_fetched_says_which(wheels: Path, told: Told) -> None:

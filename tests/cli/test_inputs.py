@@ -56,6 +56,16 @@ def test_held_out_text_may_be_a_file_of_its_own(text: Path, teacher: str, tmp_pa
     assert (len(inputs.train), len(inputs.evaluation)) == (400, 5)
 
 
+def test_split_name_and_revision_belong_to_the_source_alone(text: Path, teacher: str, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("cat dog hill\n" * 5)
+    settings = {"split": "train[:50%]", "form": "sentences", "length": 16}
+    inputs = read(text, teacher, evaluation_source=str(tmp_path / "other.txt"), **settings)
+    assert (len(inputs.train), len(inputs.evaluation)) == (200, 5)
+    own = {"source": str(tmp_path / "other.txt"), "split": "train[:2]"}
+    assert len(read(text, teacher, evaluation_source=own, **settings).evaluation) == 2
+    assert len(read(text, teacher, evaluation_source=[own, own], **settings).evaluation) == 4
+
+
 def test_several_sources_are_joined_and_thinned(text: Path, teacher: str) -> None:
     sources = [{"source": str(text)}, {"source": str(text)}]
     inputs = read(text, teacher, source=sources, take_every=4, form="sentences", length=16, num_evaluation_examples=20)

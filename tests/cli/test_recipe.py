@@ -34,6 +34,13 @@ def test_every_shipped_recipe_can_be_read(path: Path) -> None:
         ({"data": {"source": "a", "length": "long"}}, "should be a whole number"),
         ({"arguments": {"max_steps": "many"}}, "`arguments.max_steps` should be"),
         ({"data": {"source": "a", "form": "pages"}}, "'blocks' or 'sentences'"),
+        ({"data": {"source": "a", "num_evaluation_examples": 0}}, "`data.num_evaluation_examples` is 0: .* at least 1"),
+        ({"data": {"source": "a", "take_every": -3}}, "`data.take_every` is -3: it should be at least 1"),
+        ({"data": {"source": [{"source": "a"}], "split": "test"}}, "`data.split` is for a `source` without mappings"),
+        ({"data": {"source": {"source": "a"}, "name": "en"}}, "`data.name` is for a `source` without mappings"),
+        ({"data": {"source": [{"source": "a"}, "b.txt"]}}, "`data.source` should be a mapping, got 'b.txt'"),
+        ({"data": {"source": [{"source": "a", "splt": "test"}]}}, "Did you mean `split`"),
+        ({"data": {"source": "a", "evaluation_source": {"name": "en"}}}, "`data.evaluation_source` has no `source`"),
         ({"objective": "both"}, "'masked' or 'causal'"),
         ({"cache": {"folder": "kept"}}, "`cache` keeps what the teacher says, but the recipe has no `teacher`"),
         ({"cache": {"folder": "kept", "topk": 3}}, "Did you mean `top_k`"),
@@ -68,13 +75,22 @@ def test_options_change_the_key_of_their_name_wherever_it_is(tmp_path: Path) -> 
     [
         (["--max-stepps", "7"], "Did you mean `max_steps`"),
         (["--name", "x"], "--teacher.name, --tokenizer.name, --data.name"),
-        (["--max-steps"], "has no value"),
+        (["--max-steps"], "`--max-steps` has no value"),
+        (["--use-cpu", "--max-steps", "3"], "`--use-cpu` has no value: write `--use-cpu VALUE`, of a switch `true`"),
         (["max_steps", "3"], "is no option"),
+        (["--objective.x", "1"], "`objective` has no keys: write `--objective VALUE`"),
+        (["--student", "large", "--student.hidden_size", "3"], "`student` should be a mapping, got 'large'"),
+        (["--student", "large", "--hidden_size", "3"], "`student` should be a mapping, got 'large'"),
     ],
 )
 def test_options_that_are_wrong_are_named(options: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=message):
         read_recipe(write(tmp_path, MINIMAL), options)
+
+
+def test_values_may_begin_with_dashes(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, MINIMAL), ["--max-steps", "-1", "--run-name=--first"])
+    assert recipe.arguments == {"max_steps": -1, "run_name": "--first"}
 
 
 def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:

@@ -57,9 +57,16 @@ def test_labels_that_say_nothing_are_refused(task_file: Callable[..., str]) -> N
     with pytest.raises(ValueError, match="has one class only, '1'"):
         read(task_file({"text": texts, "label": [1] * 60}))
     with pytest.raises(ValueError, match=r"is a regression, but a label is '[ab]': set `label` to a column of numbers"):
-        read(task_file({"text": texts, "label": ["a", "b"] * 30}, kind="regression"))
+        read(task_file({"text": texts, "label": ["a", "b"] * 30}, kind="regression", metrics=["pearson"]))
     with pytest.raises(ValueError, match="a label is None, which is no class; known: a, b"):
         read(task_file({"text": texts, "label": ["a", "b", None] * 20}))
+
+
+def test_more_classes_than_a_metric_knows_are_refused(task_file: Callable[..., str]) -> None:
+    columns = {"text": [f"text {index}" for index in range(60)], "label": ["a", "b", "c"] * 20}
+    with pytest.raises(ValueError, match="Task `words` has 3 classes, but the metric 'f1' is for two"):
+        read(task_file(columns, metrics=["f1"]))
+    assert len(read(task_file(columns, metrics=["matthews_correlation"])).labels) == 3
 
 
 def test_too_few_rows_to_put_some_aside_are_refused(task_file: Callable[..., str]) -> None:

@@ -54,7 +54,14 @@ def test_what_a_suite_says_for_all_a_task_may_say_otherwise(tmp_path: Path) -> N
     [
         ({"metrics": ["bleu"]}, "has no key `bleu`"),
         ({"metrics": []}, "`tasks.words.metrics` is empty"),
-        ({"text": "text"}, "should be a list of one column or two, got 'text'"),
+        ({"metrics": "accuracy"}, "`tasks.words.metrics` should be a list of text, got 'accuracy'"),
+        ({"metrics": [["accuracy"]]}, "`tasks.words.metrics` should be a list of text"),
+        (
+            {"metrics": ["accuracy", "pearson"]},
+            "has 'pearson', which is for regression: for classification there are accuracy, f1, matthews_correlation",
+        ),
+        ({"kind": "regression"}, "has 'accuracy', which is for classification: for regression there are pearson"),
+        ({"text": "text"}, "`tasks.words.text` should be a list of text, got 'text'"),
         ({"text": ["a", "b", "c"]}, "should be a list of one column or two"),
         ({"label": "text"}, "`tasks.words.label` is 'text', which is a column of `text` as well"),
         ({"lable": "y"}, "has no key `lable`. Did you mean `label`?"),
@@ -62,12 +69,24 @@ def test_what_a_suite_says_for_all_a_task_may_say_otherwise(tmp_path: Path) -> N
         ({"kind": "ranking"}, "should be 'classification' or 'regression', got 'ranking'"),
         ({"data": {}}, "should have one of `source` and `packaged`"),
         ({"data": {"source": "x", "packaged": "y"}}, "should have one of `source` and `packaged`"),
+        ({"data": None}, "`tasks.words.data` should be a mapping, got None"),
+        ({"data": {"source": "x", "evaluation": "test"}}, "should be a list of text or empty, got 'test'"),
+        ({"training": None}, "`tasks.words.training` should be a mapping, got None"),
         ({"training": {"epochs": "many"}}, "`tasks.words.training.epochs` should be a number, got 'many'"),
     ],
 )
 def test_what_is_wrong_in_a_task_is_named(task: dict[str, object], message: str, task_file: Callable[..., str]) -> None:
     with pytest.raises(RecipeError, match=message):
         load_suite(task_file(**task))
+
+
+def test_a_suite_without_a_mapping_of_tasks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("tasks: [one, two]")
+    with pytest.raises(RecipeError, match=r"`suite\.tasks` should be a mapping, got \['one', 'two'\]"):
+        load_suite(tmp_path / "own.yaml")
+    (tmp_path / "own.yaml").write_text("a long text\n" * 50)
+    with pytest.raises(RecipeError, match=r"own\.yaml' is no suite: it should be a mapping with `tasks`\.$"):
+        load_suite(tmp_path / "own.yaml")
 
 
 def test_a_suite_or_a_task_that_is_not_there_is_named() -> None:

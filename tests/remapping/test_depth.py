@@ -13,7 +13,7 @@ from hf_dwt.remapping.depth import Layer, affine_source, layer_map, with_fitting
     [
         ("repeat_last", [0, 1, 2, 2, 2, 2, 2]),
         ("stack", [0, 1, 2, 0, 1, 2, 0]),
-        ("interleave", [0, 0, 0, 1, 1, 1, 2]),
+        ("interleave", [0, 0, 0, 1, 1, 2, 2]),
         ("spread", [0, 0, 1, 1, 1, 2, 2]),
         ("identity", [0, 0, 0, 1, 1, 2, 2]),
     ],
@@ -24,6 +24,15 @@ def test_seven_layers_come_from_three(method: str, sources: list[int]) -> None:
     passing = [layer.identity for layer in layers]
     expected = [method == "identity" and index > 0 and sources[index - 1] == sources[index] for index in range(7)]
     assert passing == expected
+
+
+@pytest.mark.parametrize("method", ["identity", "repeat_last", "interleave", "spread"])
+def test_no_layer_is_dropped_and_none_overtakes_another(method: str) -> None:
+    for num_old in range(1, 9):
+        for num_new in range(num_old + 1, 3 * num_old + 2):
+            sources = [layer.source for layer in layer_map(method, num_old, num_new)]
+            assert sources == sorted(sources)
+            assert set(sources) == set(range(num_old))
 
 
 def test_a_stack_that_does_not_grow_stays_as_it_is() -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 from tiny_teachers import make_config, make_tiny
-from transformers import FalconMambaConfig, GPT2Config
+from transformers import FalconH1Config, FalconMambaConfig, GPT2Config, GPTNeoConfig
 
-from hf_dwt.remapping.sizes import grown_config, read_sizes
+from hf_dwt.remapping.sizes import grown_config, per_layer, read_sizes
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,20 @@ def test_models_without_heads_are_refused_for_that() -> None:
 
 def test_none_stands_for_four_times_the_width() -> None:
     assert read_sizes(make_tiny("gpt2").config)["intermediate"] == 128
+
+
+def test_lists_that_happen_to_be_as_long_as_the_layers_are_not_of_the_layers() -> None:
+    two = FalconH1Config(num_hidden_layers=2, eos_token_id=[1, 2])
+    for name in ("time_step_limit", "mlp_multipliers", "eos_token_id"):
+        assert len(getattr(two, name)) == 2
+        assert not per_layer(two, name)
+    assert not per_layer(make_config("bert", num_hidden_layers=1, architectures=["BertForMaskedLM"]), "architectures")
+
+
+def test_lists_of_the_layers_are_known_whether_the_class_has_them_by_default_or_not() -> None:
+    gemma = make_config("gemma3", num_hidden_layers=2, layer_types=["sliding_attention", "full_attention"])
+    assert per_layer(gemma, "layer_types")
+    neo = GPTNeoConfig(num_layers=2, attention_types=[[["global", "local"], 1]])
+    assert per_layer(neo, "attention_layers")
+    assert not per_layer(neo, "attention_types")
+    assert per_layer(make_config("bert", num_hidden_layers=2, kinds=["a", "b"]), "kinds")

@@ -1,10 +1,15 @@
 """Metrics as `evaluate` modules that need no Hub; each folder is one."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-METRICS = ("accuracy", "f1", "matthews_correlation", "pearson", "spearman")
+# By name the kind of task that each scores.
+METRICS: Mapping[str, str] = {
+    **dict.fromkeys(("accuracy", "f1", "matthews_correlation"), "classification"),
+    **dict.fromkeys(("pearson", "spearman"), "regression"),
+}
 
 
 @cache
