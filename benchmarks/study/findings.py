@@ -7,14 +7,13 @@ from benchmarks.study.config import Part
 from benchmarks.study.contrasts import ALONE, Contrast, contrasts_of
 from benchmarks.study.document import Block, Items, Paragraph
 from benchmarks.study.lines import Line
-from benchmarks.study.statistics import verdict
 
-_ORDER = ("helps", "no difference shown", "hurts", "no interval")
+_ORDER = ("helps", "helps (not after Holm)", "no difference shown", "hurts (not after Holm)", "hurts", "no interval")
 _FACTORS = {ALONE: "less the student alone from a random start", "teaching": "less the same start alone"}
 
 
 def findings(parts: Sequence[Part], lines: Sequence[Line]) -> list[Block]:
-    """Which arms of each part help and hurt, by the intervals of their paired differences.
+    """Which arms of each part help and hurt, by the intervals of their paired differences and by Holm.
 
     Args:
         parts: That compare recipes, in the order of their sections.
@@ -38,7 +37,7 @@ def _outcomes(contrasts: Sequence[Contrast]) -> str:
         if each.paired is not None:
             difference = each.paired.difference
             entry = (difference.mean, f"`{each.arm}` {words.difference(difference)}")
-            groups.setdefault(verdict(difference), []).append(entry)
+            groups.setdefault(words.judged(each.paired, each.adjusted), []).append(entry)
     return "; ".join(
         f"**{outcome}** {', '.join(entry for _, entry in sorted(groups[outcome]))}"
         for outcome in _ORDER

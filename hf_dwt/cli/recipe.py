@@ -210,7 +210,7 @@ def read_recipe(path: str | Path, options: Sequence[str] = ()) -> Recipe:
 
     The record of a student, `dwt_recipe.json`, can be read as well: it holds the recipe that it was trained by.
 
-    An option names a key of any section (`--max-steps 100`, `--block-size 64`), or section and key
+    An option names a key of any section (`--max-steps 100`, `--length 64`), or section and key
     (`--teacher.name ./small`); `-` and `_` are the same. Values are YAML.
 
     Raises:

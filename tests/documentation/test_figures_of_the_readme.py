@@ -16,17 +16,6 @@ EQUAL_STEPS = "demo/speeches-seed*-alone-equal-steps.json/loss minus demo/speech
 EQUAL_COST = "demo/speeches-seed*-alone-equal-cost.json/loss minus demo/speeches-seed*-student.json/loss"
 
 
-def _headings(demo: str) -> str:
-    steps = [f"{{{{ demo/{demo}-seed0-{run}.json/steps }}}}" for run in ("student", "alone-equal-steps")]
-    cost = f"{{{{ demo/{demo}-seed0-alone-equal-cost.json/steps }}}}"
-    return f"| with teacher, {steps[0]} steps | alone, {steps[1]} steps | alone, equal cost ({cost} steps) |"
-
-
-def _row(demo: str, seed: int) -> str:
-    runs = ("teacher", "student", "alone-equal-steps", "alone-equal-cost")
-    return f"| {seed} | " + " | ".join(f"{{{{ demo/{demo}-seed{seed}-{run}.json/loss }}}}" for run in runs) + " |"
-
-
 def _step(words: str, arm: str) -> str:
     return f"{words} {{{{ step-cpu.json/{arm}/ratio }}}} ({{{{ step-cpu.json/{arm}/range }}}})"
 
@@ -56,12 +45,11 @@ SENTENCES = [
     "growing brought {{ study.json/growth_and_teaching/grown-alone/difference of loss }} nats and being taught "
     "{{ study.json/growth_and_teaching/random-taught/difference of loss }}, but both "
     "{{ study.json/growth_and_teaching/grown-taught/difference of loss }}:",
-    _headings("speeches"),
-    *(_row("speeches", seed) for seed in (0, 1, 2)),
-    "own training, {{ demo/speeches-seed0-teacher.json/steps }} steps",
+    "On speeches, {{ demo/speeches-seed0-student.json/steps }} steps, it helped "
     f"by {{{{ mean: {EQUAL_STEPS} }}}} nats at equal steps (standard deviation over seeds "
     f"{{{{ deviation: {EQUAL_STEPS} }}}}), by {{{{ mean: {EQUAL_COST} }}}} at equal cost "
-    f"({{{{ deviation: {EQUAL_COST} }}}})",
+    f"({{{{ deviation: {EQUAL_COST} }}}}; without the teacher's own training, "
+    "{{ demo/speeches-seed0-teacher.json/steps }} steps)",
     _step("student alone", "masked/alone"),
     _step("with its teacher", "masked/taught"),
     _step("TextBrewer", "masked/textbrewer"),
