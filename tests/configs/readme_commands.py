@@ -7,11 +7,36 @@ from pathlib import Path
 CONFIGS = Path(__file__).parents[2] / "trainer_configs"
 README = (CONFIGS / "README.md").read_text()
 
-_ROW = re.compile(r"^\| \[`(\S+)`\]\(\S+\) \|[^|]+\|([^|]+)\|([^|]+)\|$", re.MULTILINE)
-_ROWS = [[cell.strip(" `") for cell in row] for row in _ROW.findall(README)]
-ONE_MACHINE = {file: command for file, command, _ in _ROWS if command}
-SEVERAL_MACHINES = {file: command for file, _, command in _ROWS}
-OTHERS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+FILES = re.findall(r"^\| \[`(\S+)`\]\(\S+\) \| ", README.split("## Memory")[0], re.MULTILINE)
+_BLOCKS = [
+    (title, block.replace("\\\n", "").splitlines())
+    for title, block in re.findall(r'^```bash(?: title="([^"]+)")?\n(.*?)^```', README, re.DOTALL | re.MULTILINE)
+]
+OTHERS = [command for title, block in _BLOCKS if not title for command in block]
+
+
+def _commands(title: str) -> dict[str, str]:
+    """The command of each file: its own, or that of another file of its folder, whose place it takes."""
+    (shown,) = [block for own, block in _BLOCKS if own == title]
+    named = {_file_of(command): command for command in shown}
+    commands = {}
+    for file in FILES:
+        folder = file.split("/")[0]
+        other = next(each for each in named if each.startswith(f"{folder}/"))
+        commands[file] = named.get(file) or named[other].replace(other, file)
+    return commands
+
+
+def _file_of(command: str) -> str:
+    batch_job = re.match(r"sbatch .*?trainer_configs/(\S+\.sbatch)", command)
+    found = batch_job or re.search(r"trainer_configs/(\S+)", command)
+    assert found is not None, command
+    return found[1]
+
+
+# A file for several machines alone says so by its name.
+ONE_MACHINE = {file: each for file, each in _commands("one machine").items() if "multi_node" not in file}
+SEVERAL_MACHINES = _commands("two machines")
 
 # All that is changed of a command: these options of its launcher, and `--bf16`, which is left out.
 _SINGLE = {
