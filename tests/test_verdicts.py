@@ -1,6 +1,8 @@
 """Verdicts say what there is evidence for, and nothing else."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,7 @@ def test_a_teacher_ahead_of_the_student_is_ordinary_distillation(kind: str, loss
         (0.01, "not known"),
         (HELPED_FROM - 0.001, "not known"),
         (0.155, "helped"),
+        (0.44, "helped"),
         (HELPED_TO + 0.001, "not known"),
         (1.5, "not known"),
     ],
@@ -49,6 +52,23 @@ def test_help_is_told_only_where_it_was_measured(behind: float, verdict: str) ->
 
 def test_the_evidence_is_the_gap_of_knowledge_inheritance() -> None:
     assert HELPED_FROM <= math.log(4.18 / 3.58) <= HELPED_TO
+
+
+def test_the_evidence_is_what_the_study_found_with_the_default_weights() -> None:
+    study = json.loads((Path(__file__).parents[1] / "benchmarks/results/study.json").read_text())
+    teachers = study["teachers"]["molecules 4x128, 1200 steps"]
+    taught = {"weak_other": study["growth_and_teaching"]["random-taught-by-another"]}
+    taught |= {name: study["quality"][f"inheritance, {name}"] for name in teachers if name != "weak_other"}
+    behind = {name: each["loss behind"] for name, each in teachers.items()}
+    helped = [behind[name] for name, each in taught.items() if each["verdict"] == "helps"]
+    assert min(helped) < HELPED_TO <= max(helped)
+    for name, each in taught.items():
+        assert each["verdict"] == "helps" or not HELPED_FROM <= behind[name] <= HELPED_TO
+        assert each["verdict"] != "hurts"
+    constant = {name: study["quality"][f"constant-1, {name}"] for name in taught if name != "weak_other"}
+    assert {name for name, each in constant.items() if each["verdict"] == "hurts"} == {"near", "weak", "very_weak"}
+    losses = [constant[name]["difference of loss"] for name in sorted(constant, key=behind.__getitem__)]
+    assert losses == sorted(losses), "the more the weaker"
 
 
 def test_help_elsewhere_is_not_promised_here() -> None:

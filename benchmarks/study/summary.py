@@ -48,13 +48,18 @@ def _arms(part: str, lines: Sequence[Line]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for arm in arms_of(line for line in lines if line.part == part):
         losses = summarise(list(arm.losses.values()))
-        told[arm.name] = {"loss": losses.mean, "deviation of loss": losses.deviation, "seeds": losses.num_seeds}
+        told[_key(arm.name)] = {"loss": losses.mean, "deviation of loss": losses.deviation, "seeds": losses.num_seeds}
     for contrast in contrasts_of(part, lines):
         if contrast.factor == ALONE:
-            told[contrast.arm] |= _difference(contrast)
+            told[_key(contrast.arm)] |= _difference(contrast)
         elif contrast.factor == "teaching" and contrast.paired is not None:
-            told[contrast.arm]["from the same start alone"] = _difference(contrast)
+            told[_key(contrast.arm)]["from the same start alone"] = _difference(contrast)
     return told
+
+
+def _key(arm: str) -> str:
+    """Name of an arm without what parts the keys of a path."""
+    return arm.replace("/", ", ")
 
 
 def _difference(contrast: Contrast) -> dict[str, Any]:

@@ -32,6 +32,14 @@ def _policy(words: str, arm: str) -> str:
     return f"| {words} | {found['loss']} | {mean} [{low}, {high}] | {found['paired seeds']} |"
 
 
+def _behind(teacher: str) -> str:
+    return f"{{{{ study.json/teachers/{STUDENT}/{teacher}/loss behind }}}}"
+
+
+def _cost(recipe: str, which: str) -> str:
+    return f"{{{{ study.json/headline/budgets/{recipe}/{which} }}}}"
+
+
 SENTENCES = [
     "paired differences with 95 % t intervals",
     "| no teacher | {{ study.json/weighting/alone/loss }} | | {{ study.json/weighting/alone/seeds }} |",
@@ -41,7 +49,15 @@ SENTENCES = [
     _policy("4 falling to 0 at the end", "linear-4-0"),
     _policy("4 falling to 1, the paper's belief", "linear-4-1"),
     _policy('constant 4, the paper\'s "strong"', "constant-4"),
-    f"one that was {{{{ study.json/teachers/{STUDENT}/weak/loss behind }}}} nats behind the student alone helped",
+    "every teacher that the student overtakes hurt ({{ study.json/quality/constant-1, near/difference of loss }} at "
+    f"{_behind('near')} nats behind the student alone, "
+    f"{{{{ study.json/quality/constant-1, very_weak/difference of loss }}}} at {_behind('very_weak')})",
+    f"one that is grown exactly needs {_cost('grown-alone', 'operations')} of its operations "
+    f"({_cost('grown-alone', 'with_training')} with the training of the weak model that it is grown from), "
+    f"one that is taught {_cost('random-taught', 'operations')} ({_cost('random-taught', 'with_training')}): "
+    "far from our aim of 0.40",
+    f"those {_behind('near')} and {_behind('weak')} nats behind the student alone helped, one {_behind('very_weak')} "
+    "behind did neither",
     "growing brought {{ study.json/growth_and_teaching/grown-alone/difference of loss }} nats and being taught "
     "{{ study.json/growth_and_teaching/random-taught/difference of loss }}, but both "
     "{{ study.json/growth_and_teaching/grown-taught/difference of loss }}:",
@@ -86,6 +102,10 @@ def test_what_the_readme_says_of_the_policies_is_what_the_study_found() -> None:
         *("constant-1", "constant-4", "linear-4-1", "linear-4-0")
     }
     assert found["teachers"][STUDENT]["weak"]["verdict"] == "weak"
+    verdicts = {arm: each.get("verdict") for arm, each in found["quality"].items()}
+    assert [verdicts[f"constant-1, {name}"] for name in ("near", "weak", "very_weak")] == ["hurts"] * 3
+    assert [verdicts[f"inheritance, {name}"] for name in ("near", "weak")] == ["helps"] * 2
+    assert [verdicts[f"inheritance, {name}"] for name in ("very_weak", "better")] == ["no difference shown"] * 2
 
 
 def test_the_sections_of_results_hold_no_figure_that_is_not_asked_for(building: ModuleType) -> None:
