@@ -83,8 +83,8 @@ def judge_teacher(kind: str, loss: float, unigram_loss: float, standalone_loss: 
             "will is not measured.",
             (
                 "Let the soft-loss weight fall to 0 in a straight line, as the default policy does, which was better "
-                f"than a constant weight and than a step: {_INHERITANCE}. A weight that stayed at 1 hurt with each such "
-                f"teacher that it was tried with: {_STUDY}.",
+                f"than a constant weight and than a step: {_INHERITANCE}. A weight that stayed at 1 hurt with each "
+                f"such teacher that it was tried with: {_STUDY}.",
             ),
         )
     known = f"{HELPED_FROM} to {HELPED_TO} nats, for masked language models"
