@@ -73,7 +73,7 @@ def test_errors_are_one_line_and_status_2(folder: Path, capsys: pytest.CaptureFi
     [
         (["--weighting_kwargs", "{1: 2}"], "arguments"),
         (["--n_embd", "wide"], "student"),
-        (["--source", "[{source: text.txt, columns: 3}]"], "data"),
+        (["--source", "3"], "data"),
     ],
 )
 def test_a_value_of_a_wrong_type_is_told_in_one_line_with_its_section(
