@@ -20,7 +20,7 @@ from benchmarks.study.sections import answers, learning_rates, places
 from benchmarks.study.statistics import LEVEL
 from benchmarks.study.summary import summary_of
 from benchmarks.study.time_to_target import anchors, headline_blocks
-from benchmarks.study.weakness import standings
+from benchmarks.study.weakness import Standing, standings
 
 TITLE = "The study: teacher, weighting and start, measured over seeds"
 COMMAND = "python -m benchmarks.study"
@@ -110,7 +110,7 @@ def report(
     blocks += [*findings(compared, lines), Heading(2, "Rules of fairness"), *_rules(lines)]
     if committed is not None:
         blocks += [Heading(2, "Beside the committed results"), *repeated(lines, committed)]
-    blocks += [Heading(2, "Headline: time to target"), *_headline(lines, times, targets, missing, command)]
+    blocks += [Heading(2, "Headline: time to target"), *_headline(lines, times, placed, targets, missing, command)]
     blocks += [Heading(2, "Where the teachers stand"), *places(placed, lines), _made_by([TEACHERS], command)]
     for question, group in _by_question(others).items():
         blocks.append(Heading(2, question))
@@ -185,6 +185,7 @@ def _shared_seeds(lines: Sequence[Line]) -> str:
 def _headline(
     lines: Sequence[Line],
     times: Sequence[StepTime],
+    placed: Sequence[Standing],
     parts: Sequence[Part],
     missing: Mapping[str, Sequence[str]],
     command: str,
@@ -196,7 +197,7 @@ def _headline(
         if not found:
             blocks.append(Paragraph("No stand-alone run over the whole budget was made yet: there is no target."))
         for headline in found:
-            blocks += headline_blocks(headline, lines)
+            blocks += headline_blocks(headline, lines, placed)
         blocks += [*_missing_note(missing[part.name]), _made_by([part.name], command)]
     if not parts:
         blocks.append(Paragraph("No part asks for several budgets."))

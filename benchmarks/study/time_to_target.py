@@ -12,10 +12,10 @@ from benchmarks.study.lines import Line
 from benchmarks.study.plots import MOST_RECIPES, as_svg, draw_headline
 from benchmarks.study.sections import arms_table
 from benchmarks.study.tuning import families_of
-from benchmarks.study.weakness import standings
+from benchmarks.study.weakness import Standing
 
 
-def headline_blocks(headline: Headline, lines: Sequence[Line]) -> list[Block]:
+def headline_blocks(headline: Headline, lines: Sequence[Line], placed: Sequence[Standing]) -> list[Block]:
     """One part's headline: target, table of recipes, every run behind it, and a figure."""
     first = next(iter(headline.alone.values()))
     where = f"{first.choices.inputs} {first.choices.size}"
@@ -34,7 +34,7 @@ def headline_blocks(headline: Headline, lines: Sequence[Line]) -> list[Block]:
             "Runs behind it: mean final loss at each share (n)", _run_columns(), [_runs(r) for r in headline.recipes]
         ),
         arms_table(headline.part, lines),
-        Items([*_notes(headline), *_not_weak(headline, lines)]),
+        Items([*_notes(headline), *_not_weak(headline, placed)]),
         Figure(name, caption, alt, as_svg(draw_headline(headline), name, alt)),
     ]
 
@@ -182,10 +182,10 @@ def _notes(headline: Headline) -> list[str]:
     return notes
 
 
-def _not_weak(headline: Headline, lines: Sequence[Line]) -> list[str]:
+def _not_weak(headline: Headline, placed: Sequence[Standing]) -> list[str]:
     """Models of the recipes that are no weak teachers, wherever they were placed beside such a student."""
     student = next(iter(headline.alone.values())).choices
-    alike = [each for each in standings(lines) if each.baseline.inputs == student.inputs]
+    alike = [each for each in placed if each.baseline.inputs == student.inputs]
     notes = []
     for recipe in headline.recipes:
         for name in dict.fromkeys((recipe.choices.teacher, recipe.choices.grown_from)):

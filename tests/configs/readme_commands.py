@@ -4,21 +4,20 @@ import re
 import shlex
 from pathlib import Path
 
+from documents import blocks_of, commands_of
+
 CONFIGS = Path(__file__).parents[2] / "trainer_configs"
 README = (CONFIGS / "README.md").read_text()
 
 FILES = re.findall(r"^\| \[`(\S+)`\]\(\S+\) \| ", README.split("## Memory")[0], re.MULTILINE)
-_BLOCKS = [
-    (title, block.replace("\\\n", "").splitlines())
-    for title, block in re.findall(r'^```bash(?: title="([^"]+)")?\n(.*?)^```', README, re.DOTALL | re.MULTILINE)
-]
-OTHERS = [command for title, block in _BLOCKS if not title for command in block]
+_BLOCKS = [block for block in blocks_of(README) if block.language == "bash"]
+OTHERS = [command for block in _BLOCKS if block.file is None for command in commands_of(block.text)]
 
 
 def _commands(title: str) -> dict[str, str]:
     """The command of each file: its own, or that of another file of its folder, whose place it takes."""
-    (shown,) = [block for own, block in _BLOCKS if own == title]
-    named = {_file_of(command): command for command in shown}
+    (shown,) = [block.text for block in _BLOCKS if block.file == title]
+    named = {_file_of(command): command for command in commands_of(shown)}
     commands = {}
     for file in FILES:
         folder = file.split("/")[0]

@@ -11,6 +11,7 @@ from benchmarks.study.crossing import crossing, share_of
 from benchmarks.study.headline import headlines_of, parts_of_headlines
 from benchmarks.study.lines import StepTime
 from benchmarks.study.time_to_target import best_sentence, headline_blocks
+from benchmarks.study.weakness import standings
 
 SHARES = {0.2: 20, 0.3: 30, 0.4: 40, 0.55: 55, 0.75: 75, 1.0: 100}
 
@@ -198,7 +199,7 @@ def test_a_rate_that_was_not_tuned_is_told():
 def text(contents):
     read = lines(contents)
     (found,) = headlines_of("headline", read)
-    return "\n".join(block.markdown() for block in headline_blocks(found, read))
+    return "\n".join(block.markdown() for block in headline_blocks(found, read, standings(read)))
 
 
 def test_runs_of_one_recipe_at_two_rates_are_two_recipes():
