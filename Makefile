@@ -17,7 +17,7 @@ docs: $(VENV)/installed-dev
 	$(RUN) mkdocs build --strict $(ARGS)
 
 test: $(VENV)/installed-dev
-	$(RUN) pytest -n 2 --dist worksteal $(ARGS)
+	$(RUN) pytest -n 2 --dist loadgroup --durations 20 $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(RUN) ruff format --check .

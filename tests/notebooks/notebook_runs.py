@@ -14,7 +14,7 @@ import psutil
 from tiny_runs import WORDS, make_teacher, tokenizer
 
 ROOT = Path(__file__).parents[2]
-STEPS = 40
+STEPS = 20
 SPEECH = [
     "the cat sat on the mat and the dog ran over the hill before the sun had risen over the old house",
     "rain fell on the old house all night long and nobody heard the dog that ran over the hill",

@@ -170,11 +170,12 @@ def test_what_is_unfit_is_noticed(damage: Callable[[dict[str, Any]], None], faul
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_and_shows_what_its_stored_run_shows(name: str, tmp_path: Path, wall: Wall) -> None:
     furnish(tmp_path)
     wall.asked.clear()
-    executed = run_notebook(NOTEBOOKS[name], tmp_path, wall.environment(), timeout=280)
+    executed = run_notebook(NOTEBOOKS[name], tmp_path, wall.environment(), timeout=500)
     assert not wall.asked, f"It has asked for other places than this machine: {wall.asked}"
     assert kinds_of_output(executed) == kinds_of_output(STORED[name])
     assert not any(list(tmp_path.glob(f"home/jupyter_runtime_dir/{each}")) for each in ("kernel-*.json", "*.lock"))

@@ -16,7 +16,7 @@ from benchmarks.study.__main__ import main
 from benchmarks.study.workers import usable_cores
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 250
+TIMEOUT = 500
 
 
 def started(folder: Path, *options: str) -> subprocess.Popen[str]:
@@ -59,6 +59,7 @@ def killed_after(folder: Path, count: int, how: signal.Signals, *options: str) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(800)
 def test_a_smoke_run_that_is_killed_goes_on_where_it_was_and_ends_with_a_line_for_each_cell(tmp_path: Path) -> None:
     killed_after(tmp_path, 3, signal.SIGKILL, "--smoke")
     before = lines(tmp_path)
