@@ -193,6 +193,9 @@ def _tuned(draft: _Draft, tuning: Sequence[Cell], loss_of: LossOf) -> Planned:
     family = [cell for cell in tuning if cell.family == wanted]
     if not family:
         raise RecipeError(f"No cell of the part `{TUNING}` tunes the learning rate of `{draft.cell.id}` ({wanted}).")
+    # Shorter runs take higher rates: they say where to look, no more.
+    longest = max(cell.steps for cell in family)
+    family = [cell for cell in family if cell.steps == longest]
     missing = tuple(cell.id for cell in family if loss_of(cell.choices) is None)
     rate = None if missing else best_rate(family, loss_of)
     return Planned(replace(draft.cell, learning_rate=rate), missing)

@@ -1,6 +1,7 @@
 """A name stands for one way to widen and one to deepen, and either may be replaced by a user's own."""
 
 import pytest
+import torch
 from tiny_teachers import make_tiny
 
 from hf_dwt import from_weak_teacher, register_depth_method, register_width_method
@@ -20,6 +21,13 @@ def test_a_part_that_is_named_alone_replaces_that_part_only() -> None:
     assert width_and_depth("aki", None, "identity") == ("aki", "identity")
     assert width_and_depth("stack", "fpi", None) == ("fpi", "stack")
     assert width_and_depth("pad", None, None) == ("pad", "identity"), "a width method goes with exact depth"
+
+
+def test_fpi_is_stack_at_whole_multiples_of_the_width() -> None:
+    teacher = make_tiny("bert")
+    wider = {"hidden_size": 2 * teacher.config.hidden_size, "num_hidden_layers": 2 * teacher.config.num_hidden_layers}
+    fpi, stack = (from_weak_teacher(teacher, method=name, **wider).state_dict() for name in ("fpi", "stack"))
+    assert [name for name in stack if not torch.equal(fpi[name], stack[name])] == []
 
 
 @pytest.mark.parametrize(

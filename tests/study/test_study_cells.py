@@ -85,6 +85,15 @@ def test_a_tuned_rate_waits_for_all_of_its_family() -> None:
     assert taught.cell.learning_rate is None
 
 
+def test_a_rate_is_that_of_the_longest_runs_of_its_family() -> None:
+    arms = {"half": {"share": 0.5, "vary": {"learning_rate": RATES}}, "alone": {"vary": {"learning_rate": RATES}}}
+    half = {f"tuning/half/learning-rate-{rate:g}/seed-101": loss for rate, loss in zip(RATES, (0.1, 3), strict=True)}
+    *_, alone = planned(part("tuning", (101,), arms=arms), {**TUNED, "arms": {"alone": {}}}, losses={**half, **LOSSES})
+    assert alone.cell.learning_rate == 2e-3
+    *_, alone = planned(part("tuning", (101,), arms=arms), {**TUNED, "arms": {"alone": {}}}, losses=LOSSES)
+    assert alone.waits_for == (), "the others have only looked where to begin"
+
+
 def test_a_rate_may_be_tuned_on_another_size_but_not_on_none() -> None:
     other = {**TUNED, "size": "small", "arms": {"alone": {}}}
     *_, found = planned(tuning(), {**other, "tuned_as": {"size": "large"}}, losses=LOSSES)
