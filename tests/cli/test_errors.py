@@ -36,6 +36,13 @@ def told(recipe_folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
         (["train", "recipe.yaml", "--max-stepps", "3"], "Did you mean `max_steps`?"),
         (["train", "recipe.yaml", "--max-steps", "many"], "`arguments.max_steps` should be a whole number, got 'many'"),
         (["train", "recipe.yaml", "--max-steps", "[3"], "The value of `--max-steps`, '[3', is not YAML"),
+        (
+            ["train", "recipe.yaml", "--gradient-accumulation-steps", "0"],
+            "`arguments.gradient_accumulation_steps` is 0: it should be at least 1",
+        ),
+        (["train", "recipe.yaml", "--lr-scheduler-kwargs", "[1]"], "should be a mapping or text or empty, got [1]"),
+        (["train", "recipe.yaml", "--lr-scheduler-kwargs", "'[1]'"], "is '[1]', which the schedule 'linear' does not"),
+        (["assess", "recipe.yaml", "--max-steps", "-7"], "`arguments.max_steps` is -7: it should be at least 1, or -1"),
         (["train", "recipe.yaml", "--student", "large"], "`student` should be a mapping, got 'large'"),
         (
             ["train", "recipe.yaml", "--student.model_type", "[bert]"],
