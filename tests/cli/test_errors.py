@@ -48,6 +48,8 @@ def told(recipe_folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
             ["train", "recipe.yaml", "--student.model_type", "[bert]"],
             "`student.model_type` should be text",
         ),
+        (["train", "recipe.yaml", "--hidden-size", "-8"], "`hidden_size` is -8: a size is at least 1"),
+        (["assess", "recipe.yaml", "--hidden-size", "0"], "`hidden_size` is 0: a size is at least 1"),
         (["train", "recipe.yaml", "--source", "gone.txt"], "There is no file or folder 'gone.txt'"),
         (["train", "recipe.yaml", "--source", "broken.jsonl"], "The text of `data` could not be read: "),
         (["train", "recipe.yaml", "--teacher", "./gone"], "no folder with a config.json"),
