@@ -52,6 +52,9 @@ def told(recipe_folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
         (["assess", "recipe.yaml", "--hidden-size", "0"], "`hidden_size` is 0: a size is at least 1"),
         (["train", "recipe.yaml", "--source", "gone.txt"], "There is no file or folder 'gone.txt'"),
         (["train", "recipe.yaml", "--source", "broken.jsonl"], "The text of `data` could not be read: "),
+        (["train", "recipe.yaml", "--source", "latin.txt"], "'latin.txt' is not UTF-8: byte 4 of line 1 is 0xe9."),
+        (["train", "recipe.yaml", "--source", "latin.jsonl"], "The text of `data` could not be read: "),
+        (["train", "latin.txt"], "latin.txt is not YAML: "),
         (["train", "recipe.yaml", "--teacher", "./gone"], "no folder with a config.json"),
         (["train", "recipe.yaml", "--weighting", "linaer"], "linear"),
         (["train", "recipe.yaml", "--resume"], "No valid checkpoint"),
@@ -83,6 +86,8 @@ def test_wrong_options_recipes_files_and_values(words: list[str], message: str, 
     lost = {"data": {"source": "gone.csv", "num_held_out": 2}, "text": ["text"], "metrics": ["accuracy"]}
     Path("lost.yaml").write_text(yaml.safe_dump({"tasks": {"one": lost}}))
     Path("broken.jsonl").write_text('{"text": \n')
+    Path("latin.txt").write_bytes("café".encode("latin-1"))
+    Path("latin.jsonl").write_bytes('{"text": "café"}'.encode("latin-1"))
     assert message in told(*words)
     assert not Path("student").exists()
     assert not Path("large").exists()
