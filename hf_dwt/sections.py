@@ -30,7 +30,7 @@ def read_sections(path: str | Path, kind: str) -> dict[str, Any]:
         raise RecipeError(f"There is no {kind} {str(path)!r}.")
     try:
         content = yaml.load(Path(path).read_text(), Loader=YamlLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} is no {kind}: it should be a mapping of sections.")

@@ -1,6 +1,7 @@
 """`hf-dwt demo`: the whole thing on real data, in minutes on two CPU cores."""
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -94,8 +95,10 @@ def demo(
             "`--grow` goes with `--causal`: the teacher of the molecules is an ALBERT, the student a BERT, and a grown "
             "student is of its teacher's architecture."
         )
-    if minutes <= 0 or (steps is not None and steps < 1):
-        raise RecipeError("`--minutes` and `--steps` must be above 0.")
+    if not 0 < minutes < math.inf:
+        raise RecipeError(f"`--minutes` must be above 0 and finite, got {minutes:g}.")
+    if steps is not None and steps < 1:
+        raise RecipeError(f"`--steps` must be above 0, got {steps}.")
     console = Console()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -66,7 +66,7 @@ def read_inputs(recipe: Recipe, seed: int) -> Inputs:
             text = _read_text(data, data.sources())
             tokenizer = _read_tokenizer(recipe, teacher, text)
             train, evaluation = _put_aside(data, text, tokenizer, seed)
-    except DatasetGenerationError as error:
+    except (DatasetGenerationError, UnicodeDecodeError) as error:
         raise RecipeError(f"The text of `data` could not be read: {error.__cause__ or error}") from error
     if kind == "masked":
         collator: Any = MaskingCollator(tokenizer, data.mask_probability, data.whole_word, seed=seed)

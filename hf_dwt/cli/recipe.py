@@ -10,6 +10,7 @@ from typing import Any, Literal, get_type_hints
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 
+from hf_dwt.remapping.sizes import refuse_empty
 from hf_dwt.sections import (
     RecipeError,
     YamlLoader,
@@ -240,7 +241,7 @@ def make_recipe(content: Mapping[str, Any]) -> Recipe:
     """Check a recipe's content and make a `Recipe` of it.
 
     Raises:
-        RecipeError: If a key or value is not known or wrong, or a key is missing.
+        ValueError: If a key or value is not known or wrong, or a key is missing.
     """
     check_keys("the recipe", content, names_of(Recipe))
     sections = dict(content)
@@ -254,12 +255,12 @@ def make_recipe(content: Mapping[str, Any]) -> Recipe:
     sections["data"].check()
     if not isinstance(sections["student"], Mapping):
         raise RecipeError(f"`student` should be a mapping, got {sections['student']!r}.")
+    refuse_empty(sections["student"])
     if "model_type" in sections["student"]:
         check_keys("`student`", sections["student"], config_fields(sections["student"]["model_type"]))
-    if sections.get("growth") is not None and sections.get("teacher") is None:
-        raise RecipeError("`growth` makes the student out of the teacher, but the recipe has no `teacher`.")
-    if sections.get("cache") is not None and sections.get("teacher") is None:
-        raise RecipeError("`cache` keeps what the teacher says, but the recipe has no `teacher`.")
+    for name, use in (("growth", "makes the student out of the teacher"), ("cache", "keeps what the teacher says")):
+        if sections.get(name) is not None and sections.get("teacher") is None:
+            raise RecipeError(f"`{name}` {use}, but the recipe has no `teacher`.")
     check_type("objective", sections.get("objective"), get_type_hints(Recipe)["objective"])
     check_section("arguments", sections.get("arguments") or {}, _arguments_class())
     return Recipe(**{**sections, "arguments": sections.get("arguments") or {}})
@@ -309,8 +310,7 @@ def _apply(content: dict[str, Any], name: str, value: Any) -> None:
             return
         homes = [home for home, known in _option_homes().items() if name in known]
         if len(homes) > 1:
-            choices = ", ".join(f"--{home}.{name}" for home in homes)
-            raise RecipeError(f"`--{name}` could be any of {choices}.")
+            raise RecipeError(f"`--{name}` could be any of {', '.join(f'--{home}.{name}' for home in homes)}.")
         if not homes and name not in _student_fields(content):
             known = [*chain.from_iterable(_option_homes().values()), *_student_fields(content)]
             raise RecipeError(f"There is no option `--{name}`. {suggestion(name, known)}")

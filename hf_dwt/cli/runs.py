@@ -1,5 +1,6 @@
 """Running a recipe: the student with its teacher and, for comparison, alone."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate import PartialState
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, get_scheduler
 
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.assess import assess_teacher
@@ -45,16 +46,56 @@ def arguments_for(recipe: Recipe, **changes: Any) -> DWTTrainingArguments:
     """Training arguments of a run: the recipe's on top of the command line's defaults, changes on top of both.
 
     Raises:
-        ValueError: If one is out of its range, or is of no use with the recipe's cache.
+        ValueError: If one is out of its range, or is of no use with its schedule or the recipe's cache.
     """
     # Pinned memory is for transfers to a GPU; without one PyTorch only warns.
     pin = {"dataloader_pin_memory": torch.cuda.is_available()}
     with reading("arguments"):
         args = DWTTrainingArguments(**{**_DEFAULT_ARGUMENTS, **pin, **recipe.arguments, **changes})
+    _check_ranges(args)
+    _try_schedule(args)
     if recipe.cache is not None:
         # Known here, before hours of caching.
         require_no_model(args)
     return args
+
+
+def _check_ranges(args: DWTTrainingArguments) -> None:
+    """Refuse numbers that transformers takes, and fails on or makes no step with when all else has been read.
+
+    Raises:
+        RecipeError: Naming the setting.
+    """
+    for name in ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size"):
+        if getattr(args, name) < 1:
+            raise RecipeError(f"`arguments.{name}` is {getattr(args, name)}: it should be at least 1.")
+    if args.max_steps < 1 and args.max_steps != -1:
+        raise RecipeError(
+            f"`arguments.max_steps` is {args.max_steps}: it should be at least 1, or -1 to go by `num_train_epochs`."
+        )
+    if args.max_steps == -1 and not 0 < args.num_train_epochs < math.inf:
+        raise RecipeError(
+            f"`arguments.num_train_epochs` is {args.num_train_epochs}: it should be finite and above 0 where there is "
+            "no `max_steps`."
+        )
+
+
+def _try_schedule(args: DWTTrainingArguments) -> None:
+    """Make the learning rate's schedule for nothing: what it does not take, transformers tells when it makes it.
+
+    Raises:
+        RecipeError: If it cannot be made.
+    """
+    # `Trainer` has two groups, one of them without weight decay.
+    optimizer = torch.optim.SGD([{"params": [torch.zeros(1)]} for _ in range(2)], lr=args.learning_rate)
+    schedule, settings = args.lr_scheduler_type, args.lr_scheduler_kwargs
+    try:
+        get_scheduler(schedule, optimizer, 0, max(args.max_steps, 1), settings)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(
+            f"`arguments.lr_scheduler_kwargs` is {settings!r}, which the schedule {schedule.value!r} does not take: "
+            f"{error}"
+        ) from error
 
 
 def make_trainer(recipe: Recipe, inputs: Inputs, *, with_teacher: bool, **changes: Any) -> DWTTrainer:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 
 _BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
 _KINDS = ", ".join(_BUILDERS)
@@ -26,14 +27,14 @@ def load_text(
             .txt, .json, .jsonl, .parquet or .csv. What exists locally is taken before the Hub. In a folder,
             files with other extensions and hidden files are passed over. Files are read in sorted order.
         split: Split of a Hub data set, slices allowed ("train[:10%]"). Local files are all "train".
-        streaming: Read rows as they are needed. An empty stream is not noticed here.
+        streaming: Read rows as they are needed. An empty stream, or one that is not UTF-8, is not noticed here.
         revision: Hub only: commit, tag or branch.
         token: Hub only: access token, or True for the stored one.
         name: Hub only: configuration of the data set ("20231101.en").
 
     Raises:
         FileNotFoundError: `source` looks like a path, and there is nothing.
-        ValueError: Files of several or unknown kinds, no rows, or Hub options for local files.
+        ValueError: Files of several or unknown kinds or not in UTF-8, no rows, or Hub options for local files.
 
     Example:
         >>> from hf_dwt.data import load_text
@@ -49,7 +50,13 @@ def load_text(
             raise ValueError(f"`revision` and `name` are for Hub data sets, but {source!r} is a local path.")
         builder = _builder(files)
         _check_not_empty(sum(file.stat().st_size for file in files), source)
-        dataset = load_dataset(builder, data_files=[str(file) for file in files], split=split, streaming=streaming)
+        paths = [str(file) for file in files]
+        try:
+            dataset = load_dataset(builder, data_files=paths, split=split, streaming=streaming)
+        except DatasetGenerationError:
+            if builder != "parquet":
+                _require_utf8(files)
+            raise
     if not streaming:
         _check_not_empty(len(dataset), source)
     return dataset
@@ -103,6 +110,24 @@ def _builder(files: Sequence[Path]) -> str:
             "load each kind by itself and join them with `datasets.concatenate_datasets`."
         )
     return builders.pop()
+
+
+def _require_utf8(files: Sequence[Path]) -> None:
+    """Name the first byte that is no UTF-8; no character goes over the end of a line.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for file in files:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    raise ValueError(
+                        f"{str(file)!r} is not UTF-8: byte {error.start + 1} of line {number} is "
+                        f"{line[error.start]:#04x}. Save it as UTF-8."
+                    ) from error
 
 
 def _check_not_empty(size: int, source: object) -> None:

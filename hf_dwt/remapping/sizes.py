@@ -32,6 +32,10 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "positions": ("max_position_embeddings", "n_positions", "model_max_length", "max_seq_len"),
 }
 
+# No model goes without them; of other sizes, 0 leaves a part out.
+_NEEDED_AXES = ("hidden", "layers", "heads", "key_value_heads", "intermediate", "vocabulary")
+_NEEDED = tuple(name for axis in _NEEDED_AXES for name in FIELDS[axis])
+
 # Fields that may differ between teacher and student although they are no sizes: they change neither what the weights
 # mean nor what evaluation mode computes.
 _FREE = ("drop", "initializer", "init_std", "use_cache", "dtype", "name_or_path", "architectures", "_version", "_token")
@@ -108,6 +112,21 @@ def write_sizes(config: PretrainedConfig, values: Mapping[str, int]) -> None:
             setattr(config, name, value)
 
 
+def refuse_empty(given: Mapping[str, Any], names: Sequence[str] = _NEEDED) -> None:
+    """Refuse a size below 1.
+
+    Args:
+        given: Fields of a configuration.
+        names: Those that are looked at. Default: what no model goes without.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    for name in names:
+        if isinstance(given.get(name), int) and given[name] < 1:
+            raise ValueError(f"`{name}` is {given[name]}: a size is at least 1.")
+
+
 def grown_config(
     teacher: PretrainedConfig, student: PretrainedConfig | None, overrides: Mapping[str, Any]
 ) -> tuple[PretrainedConfig, dict[str, int]]:
@@ -159,9 +178,7 @@ def _apply(config: PretrainedConfig, overrides: Mapping[str, Any]) -> None:
         setattr(config, name, value)
     for axis in FIELDS:
         changed = [name for name in _names(config, axis) if name in overrides]
-        for name in changed:
-            if isinstance(overrides[name], int) and overrides[name] < 1:
-                raise ValueError(f"`{name}` is {overrides[name]}: a size is at least 1.")
+        refuse_empty(overrides, changed)
         if len({overrides[name] for name in changed}) == 1:
             write_sizes(config, {axis: overrides[changed[0]]})
 

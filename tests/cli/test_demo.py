@@ -75,8 +75,8 @@ def test_speeches_train_their_teacher_first(tmp_path: Path, capsys: pytest.Captu
         (["--grow"], "the teacher of the molecules is an ALBERT, the student a BERT"),
         (["--student-size", "big"], "LAYERSxHIDDEN"),
         (["--student-size", "2x100"], "a multiple of 64"),
-        (["--minutes", "0"], "must be above 0"),
-        (["--steps", "-1"], "must be above 0"),
+        *((["--minutes", given], f"must be above 0 and finite, got {given}") for given in ("0", "-2.5", "nan", "inf")),
+        (["--steps", "-1"], "must be above 0, got -1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(

@@ -36,13 +36,25 @@ def told(recipe_folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
         (["train", "recipe.yaml", "--max-stepps", "3"], "Did you mean `max_steps`?"),
         (["train", "recipe.yaml", "--max-steps", "many"], "`arguments.max_steps` should be a whole number, got 'many'"),
         (["train", "recipe.yaml", "--max-steps", "[3"], "The value of `--max-steps`, '[3', is not YAML"),
+        (
+            ["train", "recipe.yaml", "--gradient-accumulation-steps", "0"],
+            "`arguments.gradient_accumulation_steps` is 0: it should be at least 1",
+        ),
+        (["train", "recipe.yaml", "--lr-scheduler-kwargs", "[1]"], "should be a mapping or text or empty, got [1]"),
+        (["train", "recipe.yaml", "--lr-scheduler-kwargs", "'[1]'"], "is '[1]', which the schedule 'linear' does not"),
+        (["assess", "recipe.yaml", "--max-steps", "-7"], "`arguments.max_steps` is -7: it should be at least 1, or -1"),
         (["train", "recipe.yaml", "--student", "large"], "`student` should be a mapping, got 'large'"),
         (
             ["train", "recipe.yaml", "--student.model_type", "[bert]"],
             "`student.model_type` should be text",
         ),
+        (["train", "recipe.yaml", "--hidden-size", "-8"], "`hidden_size` is -8: a size is at least 1"),
+        (["assess", "recipe.yaml", "--hidden-size", "0"], "`hidden_size` is 0: a size is at least 1"),
         (["train", "recipe.yaml", "--source", "gone.txt"], "There is no file or folder 'gone.txt'"),
         (["train", "recipe.yaml", "--source", "broken.jsonl"], "The text of `data` could not be read: "),
+        (["train", "recipe.yaml", "--source", "latin.txt"], "'latin.txt' is not UTF-8: byte 4 of line 1 is 0xe9."),
+        (["train", "recipe.yaml", "--source", "latin.jsonl"], "The text of `data` could not be read: "),
+        (["train", "latin.txt"], "latin.txt is not YAML: "),
         (["train", "recipe.yaml", "--teacher", "./gone"], "no folder with a config.json"),
         (["train", "recipe.yaml", "--weighting", "linaer"], "linear"),
         (["train", "recipe.yaml", "--resume"], "No valid checkpoint"),
@@ -74,6 +86,8 @@ def test_wrong_options_recipes_files_and_values(words: list[str], message: str, 
     lost = {"data": {"source": "gone.csv", "num_held_out": 2}, "text": ["text"], "metrics": ["accuracy"]}
     Path("lost.yaml").write_text(yaml.safe_dump({"tasks": {"one": lost}}))
     Path("broken.jsonl").write_text('{"text": \n')
+    Path("latin.txt").write_bytes("café".encode("latin-1"))
+    Path("latin.jsonl").write_bytes('{"text": "café"}'.encode("latin-1"))
     assert message in told(*words)
     assert not Path("student").exists()
     assert not Path("large").exists()

@@ -29,6 +29,8 @@ def test_every_shipped_recipe_can_be_read(path: Path) -> None:
         ({"techer": "x"}, "Did you mean `teacher`"),
         ({"data": {"source": "a", "lenght": 3}}, "Did you mean `length`"),
         ({"student": {"model_type": "bert", "hiden_size": 3}}, "Did you mean `hidden_size`"),
+        ({"student": {"model_type": "bert", "hidden_size": -8}}, "`hidden_size` is -8: a size is at least 1"),
+        ({"student": {"num_hidden_layers": 0}}, "`num_hidden_layers` is 0: a size is at least 1"),
         ({"student": {"model_type": "brt"}}, "There is no `model_type` 'brt'"),
         ({"data": {"length": 8}}, "`data` has no `source`"),
         ({"data": {"source": "a", "length": "long"}}, "should be a whole number"),
@@ -47,8 +49,13 @@ def test_every_shipped_recipe_can_be_read(path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_named(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(ValueError, match=message):
         make_recipe(PLAIN | changes)
+
+
+def test_a_size_by_which_a_part_is_left_out_is_left_to_the_architecture() -> None:
+    student = {"model_type": "granitemoeshared", "shared_intermediate_size": 0}
+    assert make_recipe(PLAIN | {"student": student}).student == student
 
 
 def write(folder: Path, text: str) -> Path:

@@ -8,10 +8,18 @@ import pytest
 import torch
 from tiny_runs import WORDS, largest_difference, make_teacher, tokenizer, weights_of
 
-from hf_dwt import DWTTrainer
+from hf_dwt import DWTTrainer, DWTTrainingArguments
 from hf_dwt.cli.inputs import Inputs, read_inputs
 from hf_dwt.cli.recipe import CacheSection, Recipe, make_recipe
-from hf_dwt.cli.runs import make_trainer, mean_length, require_way_to_begin, run_student, score_teacher, step_cost
+from hf_dwt.cli.runs import (
+    arguments_for,
+    make_trainer,
+    mean_length,
+    require_way_to_begin,
+    run_student,
+    score_teacher,
+    step_cost,
+)
 from hf_dwt.cli.tables import comparison_rows, comparison_table, teacher_row
 from hf_dwt.comparison import Run
 from hf_dwt.costs import StepCost
@@ -34,6 +42,38 @@ def prepared(tmp_path: Path) -> tuple[Recipe, Inputs]:
         }
     )
     return recipe, read_inputs(recipe, seed=0)
+
+
+def arguments_of(**arguments: Any) -> DWTTrainingArguments:
+    content = {"student": {"model_type": "bert"}, "data": {"source": "a.txt"}}
+    return arguments_for(make_recipe({**content, "arguments": {"use_cpu": True, **arguments}}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"per_device_train_batch_size": 0}, "`arguments.per_device_train_batch_size` is 0: it should be at least 1"),
+        ({"per_device_eval_batch_size": -8}, "`arguments.per_device_eval_batch_size` is -8"),
+        ({"gradient_accumulation_steps": -2}, "`arguments.gradient_accumulation_steps` is -2"),
+        ({"max_steps": 0}, "`arguments.max_steps` is 0: it should be at least 1, or -1"),
+        ({"num_train_epochs": 0}, "`arguments.num_train_epochs` is 0: it should be finite and above 0"),
+        ({"num_train_epochs": float("nan"), "max_steps": -1}, "`arguments.num_train_epochs` is nan"),
+        ({"num_train_epochs": float("inf")}, "`arguments.num_train_epochs` is inf"),
+        ({"lr_scheduler_kwargs": {"cycles": 1}}, "'linear' does not take: .* unexpected keyword argument 'cycles'"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "is None, which the schedule 'cosine_with_min_lr' does not take"),
+        ({"learning_rate": -1.0}, "Invalid learning rate: -1.0"),
+    ],
+)
+def test_arguments_by_which_nothing_can_be_trained_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        arguments_of(**arguments)
+
+
+def test_what_transformers_has_a_meaning_for_is_left_to_it() -> None:
+    assert arguments_of(max_steps=-1, num_train_epochs=0.5).num_train_epochs == 0.5
+    assert arguments_of(max_steps=3, num_train_epochs=0).max_steps == 3
+    on_plateau = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"min_lr": [0.0, 1e-5]}}
+    assert arguments_of(**on_plateau).lr_scheduler_kwargs == {"min_lr": [0.0, 1e-5]}
 
 
 def batches_of(trainer: DWTTrainer) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@ from pathlib import Path
 import datasets
 import pytest
 from datasets import Dataset, IterableDataset
+from datasets.exceptions import DatasetGenerationError
 
 from hf_dwt.data import load_text, sources
 
@@ -81,6 +82,34 @@ def test_mixed_and_unknown_kinds_of_files_are_refused(folder):
     (folder / "rows.csv").write_text("text\nx\n")
     with pytest.raises(ValueError, match=r"several kinds \(\.csv, \.txt\)"):
         load_text(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("b.txt", "first\nsecond café\n", "byte 11 of line 2 is 0xe9"),
+        ("b.txt", "first\nlast caf\u00c3", "byte 9 of line 2 is 0xc3"),
+        ("b.csv", "text\nfirst\ncafé\n", "byte 4 of line 3 is 0xe9"),
+        ("b.json", '[{"text": "café"}]', "byte 15 of line 1 is 0xe9"),
+    ],
+)
+def test_the_place_that_is_no_utf8_is_named(tmp_path, name, content, place):
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    (tmp_path / name.replace("b", "a")).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{name}' is not UTF-8: {place}\. Save it as UTF-8"):
+        load_text(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl"])
+def test_what_is_broken_otherwise_is_not_said_to_be_no_utf8(tmp_path, name):
+    path = tmp_path / name
+    path.write_text('{"text": \n')
+    if path.suffix == ".parquet":
+        Dataset.from_dict({"text": ["one", "two"]}).to_parquet(path)
+        content = path.read_bytes()
+        path.write_bytes(content[:4] + b"\xff" * 20 + content[24:])
+    with pytest.raises(DatasetGenerationError):
+        load_text(path)
 
 
 def test_nothing_to_read_is_refused(tmp_path):
