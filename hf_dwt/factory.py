@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -13,7 +14,7 @@ from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrai
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
-from hf_dwt.hub.access import resolve_commit
+from hf_dwt.hub.access import fetch_model, resolve_commit
 from hf_dwt.model_files import check_folder, looks_local, without_conversion_service
 from hf_dwt.remapping.anatomy import find_anatomy
 from hf_dwt.remapping.depth import Layer, layer_map
@@ -192,10 +193,14 @@ def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) 
         raise ValueError(f"{origin} names no class of transformers as its architecture, but {architecture!r}.")
     model_class: type[PreTrainedModel] = getattr(transformers, architecture)
 
+    def folder() -> Path:
+        # By name, transformers would go from an adapter's configuration to another repository.
+        return Path(name) if commit is None else fetch_model(name, commit, token)
+
     def load() -> PreTrainedModel:
         with without_conversion_service():
             model, loading = model_class.from_pretrained(
-                name, output_loading_info=True, dtype="auto", use_safetensors=True, **found
+                folder(), output_loading_info=True, dtype="auto", use_safetensors=True
             )
         if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"{origin} was saved without {', '.join(missing[:3])}: there is nothing to grow from.")
@@ -205,7 +210,7 @@ def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) 
         model = build_on_meta(model_class, config)
         model.tie_weights()
         names = [each for each, _ in model.named_parameters()]
-        return open_safetensors(name, names, model.base_model_prefix, model.all_tied_weights_keys, **found)
+        return open_safetensors(folder(), names, model.base_model_prefix, model.all_tied_weights_keys)
 
     def generation(model: PreTrainedModel | None) -> GenerationConfig:
         if model is not None:

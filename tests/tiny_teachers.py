@@ -67,6 +67,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "olmo2": ("Olmo2ForCausalLM", _GROUPED),
     "granite": ("GraniteForCausalLM", _GROUPED),
+    "llama4": (
+        "Llama4ForCausalLM",
+        {**_GEMMA, "num_local_experts": 2, "intermediate_size_mlp": 80, "attention_chunk_size": 8},
+    ),
     "smollm3": ("SmolLM3ForCausalLM", _GROUPED),
 }
 

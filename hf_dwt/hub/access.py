@@ -27,10 +27,11 @@ from huggingface_hub.hf_api import RepoFile
 
 from hf_dwt.hub.transience import Patience, is_transient, patiently, status_of
 
-_CONFIG, _TOKENIZER = "config.json", "tokenizer_config.json"
+_CONFIG, _TOKENIZER, _ADAPTER = "config.json", "tokenizer_config.json", "adapter_config.json"
 _TEXTS = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
-_SAFETENSORS = re.compile(r"(model|adapter_model)(-\d+-of-\d+)?\.safetensors")
-_PICKLES = re.compile(r"(pytorch_model|adapter_model)(-\d+-of-\d+)?\.bin")
+_SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+_PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
+_INSTEAD = "put it on its base with `PeftModel.from_pretrained` and pass that, or what `merge_and_unload()` saves."
 _READING = Patience(attempts=3, first_wait=0.5, limit=10.0)
 # Seconds that fetching files may take apart from their size, and what counts as no longer moving.
 _FETCHING = 120.0
@@ -71,8 +72,8 @@ def resolve_commit(
     except RemoteEntryNotFoundError as error:
         if role != "tokenizer":
             raise OSError(
-                f"The {role} {where} holds no {file}: it is no model of transformers. If it is an adapter of peft, put "
-                "it on its base with `PeftModel.from_pretrained` and pass that, or what `merge_and_unload()` saves."
+                f"The {role} {where} holds no {file}: it is no model of transformers. If it is an adapter of peft, "
+                f"{_INSTEAD}"
             ) from error
         # Some tokenizers are a vocabulary alone; the Hub names the commit all the same.
         commit = error.response.headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
@@ -123,8 +124,12 @@ def fetch_model(
         raise OSError(f"The teacher {where} {_reading_fault(error, None)}") from error
     if not weights:
         others = sorted(each for each in sizes if _PICKLES.fullmatch(PurePosixPath(each).name))
-        hint = f" It has {others[0]}, a pickle: `allow_pickle=True` reads its weights, no code." if others else ""
-        raise OSError(f"The teacher {where} has no safetensors.{hint}")
+        fault = "has no safetensors."
+        if others:
+            fault += f" It has {others[0]}, a pickle: `allow_pickle=True` reads its weights, no code."
+        elif any(PurePosixPath(each).name == _ADAPTER for each in texts):
+            fault = f"holds an adapter of peft, no whole model: {_INSTEAD}"
+        raise OSError(f"The teacher {where} {fault}")
     return Path(folder) / subfolder
 
 
@@ -149,7 +154,7 @@ def _cached_model(name: str, commit: str, subfolder: str, pickles: bool) -> Path
     folder = Path(config).parent
     for pattern in (_SAFETENSORS, _PICKLES) if pickles else (_SAFETENSORS,):
         found = [match for each in folder.iterdir() if (match := pattern.fullmatch(each.name))]
-        shards = {int(match[2].split("-")[-1]) for match in found if match[2]}
+        shards = {int(match[1].split("-")[-1]) for match in found if match[1]}
         if found and (not shards or shards == {len(found)}):
             return folder
     return None
@@ -169,6 +174,9 @@ def _wanted(files: Iterable[str], subfolder: str, pickles: bool, code: bool) -> 
     weights = [each for each in here if _SAFETENSORS.fullmatch(names[each])]
     if not weights and pickles:
         weights = [each for each in here if _PICKLES.fullmatch(names[each])]
+    # An adapter is read with the model that it lies beside; alone it is no model.
+    formats = tuple({PurePosixPath(each).suffix for each in weights})
+    weights += [each for each in here if names[each].startswith("adapter_model") and each.endswith(formats)]
     suffixes = _TEXTS | ({".py"} if code else set())
     return [each for each in here if PurePosixPath(each).suffix in suffixes], weights
 

@@ -282,11 +282,24 @@ def _is_as_long_as_layers(config: PretrainedConfig, name: str) -> bool:
     return isinstance(value, list) and len(value) == read_sizes(config)["layers"]
 
 
+def numbers_layers(config: PretrainedConfig, name: str) -> bool:
+    """Whether such a list holds the numbers of all layers, as the class's own default does, not what each layer is."""
+    usual = getattr(type(config)(), name, None)
+    return isinstance(usual, list) and usual == list(range(len(usual)))
+
+
+def of_layers(config: PretrainedConfig, name: str, layers: Sequence[int]) -> list[Any]:
+    """The list that says of a stack of these layers what a list with one entry for every layer says of them."""
+    if numbers_layers(config, name):
+        return list(range(len(layers)))
+    return [getattr(config, name)[layer] for layer in layers]
+
+
 def follow_layers(teacher: PretrainedConfig, student: PretrainedConfig, sources: Sequence[int]) -> None:
     """Give every layer of the student what the teacher's lists say of the layer that it comes from."""
     for name in teacher.to_dict():
         if per_layer(teacher, name):
-            setattr(student, name, [getattr(teacher, name)[source] for source in sources])
+            setattr(student, name, of_layers(teacher, name, sources))
 
 
 def keep_norms(teacher: PretrainedConfig, student: PretrainedConfig, share: float) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from hf_dwt.remapping.sizes import per_layer, read_sizes, write_sizes
+from hf_dwt.remapping.sizes import numbers_layers, of_layers, per_layer, read_sizes, write_sizes
 
 NUM_TOKENS = 61
 # Fields that decide how many experts are built: a hundred show nothing that a few do not.
@@ -33,7 +33,7 @@ def tiny_config(config: PretrainedConfig, values: Mapping[str, int], layers: Seq
     tiny = deepcopy(config)
     for name in config.to_dict():
         if per_layer(config, name):
-            setattr(tiny, name, [getattr(config, name)[layer] for layer in layers])
+            setattr(tiny, name, of_layers(config, name, layers))
     write_sizes(tiny, {**values, "layers": len(layers)})
     for name, value in tiny.to_dict().items():
         if name in _EXPERTS and isinstance(value, int):
@@ -53,7 +53,7 @@ def representative_layers(model_class: type[PreTrainedModel], config: Pretrained
     sorts = names_by_layer(model_class, config)
     num_layers = len(sorts)
     for name in config.to_dict():
-        if per_layer(config, name):
+        if per_layer(config, name) and not numbers_layers(config, name):
             for layer, value in enumerate(getattr(config, name)):
                 sorts[layer].add(f"{name}={value}")
     seen: list[set[str]] = []

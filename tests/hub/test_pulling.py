@@ -6,11 +6,13 @@ import pickle
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+import safetensors.torch
 import torch
 from hub_place import HF_HOME
 from temporary_repositories import Repositories
@@ -19,6 +21,7 @@ from trainer_runs import make_trainer
 from transformers import BertConfig, BertModel, PreTrainedModel
 
 from hf_dwt import from_weak_teacher, load_teacher
+from hf_dwt.hub.access import fetch_model
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,39 @@ def test_a_model_without_a_head_is_refused(place: Repositories, tmp_path: Path) 
     model = BertModel(BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=1))
     place.add("encoder", save(tmp_path, model))
     assert "is no masked or causal language model" in refusal(place.name("encoder"))
+
+
+ADAPTER = {
+    "adapter_config.json": b'{"peft_type": "LORA", "base_model_name_or_path": "me/base"}',
+    "adapter_model.safetensors": safetensors.torch.save({"weight": torch.ones(1)}),
+}
+
+
+@pytest.mark.parametrize("take", [load_teacher, partial(from_weak_teacher, num_hidden_layers=2)])
+@pytest.mark.parametrize("left_out", ["nothing", "adapter_model.safetensors"])
+def test_an_adapter_beside_its_bases_configuration_is_refused_with_what_to_do(
+    left_out: str, take: Callable[[str], Any], place: Repositories, folder: Path
+) -> None:
+    contents = {**ADAPTER, "config.json": (folder / "config.json").read_bytes()}
+    contents.pop(left_out, None)
+    place.add("adapter", contents)
+    with pytest.raises(OSError, match="an adapter of peft, no whole model: put it on its base with `PeftModel"):
+        take(place.name("adapter"))
+
+
+def test_an_adapter_in_the_cache_is_no_whole_model_offline(
+    place: Repositories, folder: Path, offline: Callable[[], None]
+) -> None:
+    place.add("adapter", {**ADAPTER, "config.json": (folder / "config.json").read_bytes()})
+    huggingface_hub.snapshot_download(place.name("adapter"))
+    offline()
+    assert "is in the cache in part only, and HF_HUB_OFFLINE=1" in refusal(place.name("adapter"))
+
+
+def test_an_adapter_beside_a_whole_model_comes_with_it(place: Repositories, folder: Path) -> None:
+    commit = place.add("both", {**ADAPTER, **{each.name: each.read_bytes() for each in folder.iterdir()}})
+    fetched = fetch_model(place.name("both"), commit, place.token)
+    assert {*ADAPTER, "model.safetensors"} <= {each.name for each in fetched.iterdir()}
 
 
 class Evil:

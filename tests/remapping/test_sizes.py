@@ -2,9 +2,18 @@
 
 import pytest
 from tiny_teachers import make_config, make_tiny
-from transformers import FalconH1Config, FalconMambaConfig, GPT2Config, GPTNeoConfig
+from transformers import (
+    FalconH1Config,
+    FalconMambaConfig,
+    GPT2Config,
+    GPTNeoConfig,
+    Lfm2Config,
+    Llama4TextConfig,
+    PretrainedConfig,
+    SmolLM3Config,
+)
 
-from hf_dwt.remapping.sizes import grown_config, per_layer, read_sizes
+from hf_dwt.remapping.sizes import grown_config, of_layers, per_layer, read_sizes
 
 
 @pytest.mark.parametrize(
@@ -76,3 +85,20 @@ def test_lists_of_the_layers_are_known_whether_the_class_has_them_by_default_or_
     assert per_layer(neo, "attention_layers")
     assert not per_layer(neo, "attention_types")
     assert per_layer(make_config("bert", num_hidden_layers=2, kinds=["a", "b"]), "kinds")
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "expected"),
+    [
+        (Llama4TextConfig(num_hidden_layers=3), "moe_layers", [0, 1, 2, 3]),
+        (Lfm2Config(num_hidden_layers=3), "full_attn_idxs", [0, 1, 2, 3]),
+        (SmolLM3Config(num_hidden_layers=3, no_rope_layers=[0, 1, 1]), "no_rope_layers", [0, 0, 1, 1]),
+        # As numbers would be, but this class has ones and zeros.
+        (SmolLM3Config(num_hidden_layers=2, no_rope_layers=[0, 1]), "no_rope_layers", [0, 0, 1, 1]),
+    ],
+)
+def test_numbers_of_layers_are_told_from_what_layers_are(
+    config: PretrainedConfig, name: str, expected: list[int]
+) -> None:
+    assert per_layer(config, name)
+    assert of_layers(config, name, [0, 0, 1, 1]) == expected

@@ -3,7 +3,14 @@
 import pytest
 import torch
 from tiny_teachers import make_config
-from transformers import BertForMaskedLM, CTRLLMHeadModel, Gemma3ForCausalLM, LlamaForCausalLM, ModernBertForMaskedLM
+from transformers import (
+    BertForMaskedLM,
+    CTRLLMHeadModel,
+    Gemma3ForCausalLM,
+    Llama4ForCausalLM,
+    LlamaForCausalLM,
+    ModernBertForMaskedLM,
+)
 
 from hf_dwt.remapping.axes import probe_sizes
 from hf_dwt.remapping.sizes import read_sizes
@@ -44,6 +51,7 @@ def test_windows_and_ids_fit_into_tiny_inputs() -> None:
             make_config("gemma3", num_hidden_layers=4, layer_types=["sliding_attention"] * 3 + ["full_attention"]),
             [0, 1, 2, 3],
         ),
+        (Llama4ForCausalLM, make_config("llama4", num_hidden_layers=5), [0, 1, 2, 3]),
     ],
 )
 def test_one_layer_of_every_sort_is_kept(model_class, config, kept: list[int]) -> None:
