@@ -17,7 +17,8 @@ docs: $(VENV)/installed-dev
 	$(RUN) mkdocs build --strict $(ARGS)
 
 test: $(VENV)/installed-dev
-	$(RUN) pytest -n 2 --dist loadgroup --durations 20 $(ARGS)
+	# A file's tests share what took long to make: runs of several ranks, the built site.
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(RUN) ruff format --check .

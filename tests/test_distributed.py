@@ -11,8 +11,6 @@ from killed_handover import RELEASED_BEFORE
 from launcher import NUM_RANKS, RanksFailed, run_on_two_ranks
 from tiny_runs import KINDS, largest_difference, make_student, weights_of
 
-pytestmark = pytest.mark.xdist_group("two ranks")
-
 MAX_DIFFERENCE = 1e-6
 LOSSES = ("loss", "hard_loss", "soft_loss", "soft_loss_weight", "teacher_hard_loss", "train_gap")
 

@@ -18,8 +18,6 @@ from packaging.version import Version
 
 import hf_dwt
 
-pytestmark = pytest.mark.xdist_group("distribution")
-
 ROOT = Path(__file__).parents[1]
 PARTS = ("hf_dwt", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
 

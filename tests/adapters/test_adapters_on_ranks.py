@@ -16,7 +16,6 @@ from hf_dwt.positions import without_labels
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("adapters on ranks"),
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.* is deprecated:FutureWarning"),
 ]
 

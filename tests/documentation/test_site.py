@@ -22,8 +22,6 @@ from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics
 from hf_dwt.training_log import _STUDENT, _TEACHER
 
-pytestmark = pytest.mark.xdist_group("site")
-
 LOGS = (ROOT / "docs/logs.md").read_text()
 COMMANDS = ("train", "assess", "grow", "evaluate", "demo")
 

@@ -19,7 +19,7 @@ from placement_cases import WAYS, save_models
 from tiny_runs import KINDS, largest_difference
 from torch import Tensor
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
+pytestmark = pytest.mark.slow
 
 MAX_DIFFERENCE = 1e-5
 MAX_DIFFERENCE_IN_BFLOAT16 = 5e-3

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hf_dwt.checkpoints import is_whole
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("killed ranks")]
+pytestmark = pytest.mark.slow
 
 MAX_DIFFERENCE = 1e-6
 
