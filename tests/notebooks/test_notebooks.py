@@ -32,7 +32,7 @@ MAX_BYTES = 700_000
 
 # What a reader elsewhere has no use for: places and addresses of the machine, and the remains of progress bars.
 _LITTER = re.compile(
-    r"/(?:tmp|work|root|home|Users|usr|opt|var|mnt|content)/|127\.0\.0\.1|localhost|\d+it/s|it/s\]|Warning:|\x1b\["
+    r"/(?:tmp|work|root|home|Users|usr|opt|var|mnt|content)/|127\.0\.0\.1|localhost|\d+it/s|it/s\]|Warning:|\[WARNING\]|\x1b\["
 )
 
 
@@ -151,6 +151,7 @@ def _begin_with(text: str) -> Callable[[dict[str, Any]], None]:
         (_show({"output_type": "stream", "name": "stderr", "text": "hm"}), "stderr"),
         (_show({"output_type": "stream", "name": "stdout", "text": ["see\n", "/home/me/x"]}), "litter: /home/"),
         (_show({"output_type": "stream", "name": "stdout", "text": "UserWarning: x"}), "litter: Warning:"),
+        (_show({"output_type": "stream", "name": "stdout", "text": "[now] [WARNING] no GPU"}), "litter: [WARNING]"),
         (_show({"output_type": "display_data", "data": {"image/png": ""}, "metadata": {}}), "no text in its place"),
         (
             lambda notebook: cells(notebook, "code")[1].update(source="from hf_dwt.heads import Head"),
