@@ -16,8 +16,8 @@ bench: $(VENV)/installed-bench
 docs: $(VENV)/installed-dev
 	$(RUN) mkdocs build --strict $(ARGS)
 
+# A file's tests share what took long to make: runs of several ranks, the built site.
 test: $(VENV)/installed-dev
-	# A file's tests share what took long to make: runs of several ranks, the built site.
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 lint: $(VENV)/installed-dev

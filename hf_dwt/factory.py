@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -193,6 +194,7 @@ def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) 
         raise ValueError(f"{origin} names no class of transformers as its architecture, but {architecture!r}.")
     model_class: type[PreTrainedModel] = getattr(transformers, architecture)
 
+    @cache
     def folder() -> Path:
         # By name, transformers would go from an adapter's configuration to another repository.
         return Path(name) if commit is None else fetch_model(name, commit, token)
