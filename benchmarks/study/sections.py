@@ -110,7 +110,7 @@ def learning_rates(lines: Sequence[Line]) -> list[Block]:
     rates = sorted({rate for family in families for rate in family.losses})
     rows = []
     for each in families:
-        lacking = " (others are missing)" if len(each.losses) < len(rates) else ""
+        lacking = " (others were not run)" if len(each.losses) < len(rates) else ""
         edge = lacking or (" (at the edge of the grid)" if each.is_at_edge else "")
         name = (
             f"{each.inputs} {each.size}, {each.start}, {'taught' if each.is_taught else 'alone'}, {each.steps:,} steps"

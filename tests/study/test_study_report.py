@@ -244,7 +244,7 @@ def test_learning_rates_show_the_grid_the_choice_and_an_edge(report):
 def test_a_grid_that_is_not_whole_is_told(tmp_path):
     contents = [*study(), content("grown-rate", 101, 0.4, part="tuning", start="exact", grown_from="weak")]
     markdown, *_ = write(written(tmp_path / "lines", contents), PARTS, tmp_path / "out")
-    assert "| 0.4000 | not run | 0.001 (others are missing) | 0.001 |" in section(
+    assert "| 0.4000 | not run | 0.001 (others were not run) | 0.001 |" in section(
         markdown.read_text(), "Learning rates"
     )
 
