@@ -14,6 +14,7 @@ from transformers.utils import logging
 from hf_dwt.data import CausalCollator, MaskingCollator
 from hf_dwt.evaluation.reseeded import ReseededCollator
 from hf_dwt.language_models import Kind
+from hf_dwt.positions import LABEL_NAMES
 from hf_dwt.sampling import reads_once
 
 logger = logging.get_logger(__name__)
@@ -124,4 +125,4 @@ def _brings_labels(dataset: Any) -> bool:
         sized = has_length(dataset) and not isinstance(dataset, IterableDataset)
         columns = dataset[0] if sized and len(dataset) else next(iter(dataset), ())
     names = columns if isinstance(columns, Mapping | list | tuple) else vars(columns)
-    return any(name in names for name in ("labels", "label", "label_ids"))
+    return any(name in names for name in LABEL_NAMES)

@@ -74,6 +74,20 @@ def test_examples_with_labels_keep_the_collator_of_trainer(choose, form, kind, c
     assert not caplog.records
 
 
+@pytest.mark.parametrize("name", ["label", "label_ids"])
+def test_classes_of_examples_are_no_labels_of_a_language_model(choose, name):
+    rows = [{"input_ids": [5, 6], name: 1}, {"input_ids": [7], name: 0}]
+    masking, causal = choose("masked", dataset=rows), choose("causal", dataset=datasets.Dataset.from_list(rows))
+    assert isinstance(masking, MaskingCollator)
+    assert isinstance(causal, CausalCollator)
+    for collator in (masking, causal):
+        assert collator(rows).keys() == {"input_ids", "attention_mask", "labels"}
+
+
+def test_labels_that_are_shifted_already_keep_the_collator_of_trainer(choose):
+    assert choose("causal", dataset=[{"input_ids": [1, 2], "shift_labels": [2, -100]}]) is default_data_collator
+
+
 def test_what_is_chosen_is_said_once(choose, caplog):
     for _ in range(3):
         choose("masked")

@@ -112,6 +112,13 @@ def test_a_collator_of_ones_own_trains_with_one_warning_and_its_evaluation_does_
     assert "Your `data_collator` draws its masks from a global generator" in warnings[0]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_classes_that_examples_still_have_change_nothing(kind: str, tmp_path: Path) -> None:
+    rows = examples().add_column("label", [index % 3 for index in range(len(examples()))])
+    weights = [trained_weights(tmp_path, kind, train_dataset=each, max_steps=2) for each in (rows, examples())]
+    assert largest_difference(*weights) == 0
+
+
 # Vocabularies
 
 
