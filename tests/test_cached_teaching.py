@@ -42,6 +42,20 @@ def test_logs_are_those_of_the_live_teacher(tmp_path: Path) -> None:
         assert {name: told[name] for name in names} == pytest.approx({name: live[name] for name in names}, abs=1e-5)
 
 
+def test_a_smoothed_loss_is_not_compared_with_one_that_was_kept_without_smoothing(tmp_path: Path) -> None:
+    settings = {"logging_steps": 1, "max_steps": 2, "label_smoothing_factor": 0.3}
+    runs = [
+        make_trainer(tmp_path / name, teacher=teacher, **settings)
+        for name, teacher in {"live": make_teacher(), "told": cached(tmp_path / "cache")}.items()
+    ]
+    for trainer in runs:
+        trainer.train()
+    for live, told in zip(*map(training_logs, runs), strict=True):
+        assert live.keys() - told.keys() == {"teacher_hard_loss", "train_gap"}
+        same = ("loss", "hard_loss", "soft_loss")
+        assert {name: told[name] for name in same} == pytest.approx({name: live[name] for name in same}, abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_drawn_tokens_train_as_the_live_teacher_does_where_a_bucket_does_not(kind: str, tmp_path: Path) -> None:
     settings = {"num_train_epochs": 2, "weighting": "constant", "soft_loss_weight": 4.0}
