@@ -1,6 +1,7 @@
 """`DWTTrainer`: the Hugging Face `Trainer` with a weak teacher."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -202,7 +203,14 @@ class DWTTrainer(AdaptingTrainer):
         """Run the student up to its head, which is run in parts where the engine allows it."""
         num_tokens = self.model.config.get_text_config().vocab_size
         parts = [slice(None)] if needs_whole_heads(self.accelerator) else parts_of(positions, num_tokens)
-        return head_at(model, without_labels(inputs), positions, parts)
+        head = head_at(model, without_labels(inputs), positions, parts)
+
+        def logits_of(states: Tensor) -> Tensor:
+            # Autocast is around the whole forward pass; a part may be run by a model inside of it, such as PEFT's base.
+            with self.accelerator.autocast():
+                return head.logits_of(states)
+
+        return replace(head, logits_of=logits_of)
 
     def _parted(self, inputs: Any) -> tuple[Any, Excerpt | None]:
         return (inputs, None) if self._teaching is None else self._teaching.take_excerpt(inputs)
