@@ -182,6 +182,18 @@ def test_a_users_collator_is_reseeded_for_evaluation(tokenizer, examples):
     assert not torch.equal(given(batch)["labels"], given(batch)["labels"])
 
 
+def test_a_users_collator_with_a_seed_makes_the_same_masks_in_each_evaluation(tokenizer, examples):
+    given = DataCollatorForLanguageModeling(tokenizer, seed=7)
+    batch = [examples[index] for index in range(8)]
+    untouched, first = DataCollatorForLanguageModeling(tokenizer, seed=7)(batch), given(batch)
+    assert torch.equal(first["labels"], untouched["labels"])
+    state = given.generator.get_state()
+    evaluation = evaluation_collator(given, seed=5)
+    assert torch.equal(evaluation(batch)["labels"], evaluation(batch)["labels"])
+    assert torch.equal(given.generator.get_state(), state)
+    assert not torch.equal(given(batch)["labels"], first["labels"])
+
+
 def test_a_collator_without_chance_is_used_as_it_is(tokenizer):
     given = CausalCollator(tokenizer)
     assert evaluation_collator(given, seed=0) is given
