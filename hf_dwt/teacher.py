@@ -141,8 +141,8 @@ class Teacher:
         own = {name: value for name, value in inputs.items() if name in self._parameters}
         if student_may_add_tokens:
             own["input_ids"] = self._known_tokens(inputs["input_ids"], num_shared_tokens, map_added_tokens_to_unknown)
-        if "use_cache" in self._parameters:
-            own["use_cache"] = False
+        # A cache is of no use here, and the router's auxiliary loss would come before the logits.
+        own |= {name: False for name in ("use_cache", "output_router_logits") if name in self._parameters}
         head = head_at(self.model if run is None else run, own, positions, parts)
 
         @torch.no_grad()
