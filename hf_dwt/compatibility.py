@@ -138,7 +138,7 @@ def warn_of_unused_choices(choices: DistillationArguments) -> None:
     names = [field.name for field in fields(DistillationArguments)]
     unused = [name for name in names if getattr(choices, name) != getattr(defaults, name)]
     if unused:
-        logger.warning(f"There is no `teacher`: {', '.join(unused)} have no effect, the hard loss has weight 1.")
+        logger.warning(f"There is no `teacher`: {', '.join(unused)} have no effect.")
 
 
 @torch.no_grad()

@@ -120,6 +120,7 @@ class DWTTrainer(AdaptingTrainer):
         self.kind = None if takes_users_loss else language_model_kind(self.model)
         if self.kind is None:
             compatibility.refuse_teacher(self.model, teacher)
+            compatibility.warn_of_unused_choices(self.choices)
             return
         compatibility.refuse_options(self, has_teacher=teacher is not None)
         self._positions_of = partial(positions_of, self.kind)
