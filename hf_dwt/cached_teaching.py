@@ -35,9 +35,10 @@ class CachedTeaching:
         choices: Must ask nothing of a model, see `require_no_model`; say whether a bad teacher is allowed.
         student: Unwrapped.
         processing_class: The student's tokenizer, if it is known.
+        accelerator: Makes the loaders.
 
     Raises:
-        ValueError: If cache and student do not fit together.
+        ValueError: If cache and student do not fit together, or the loaders would cut what is cached.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class CachedTeaching:
         choices: DistillationArguments,
         student: PreTrainedModel,
         processing_class: Any | None,
+        accelerator: Accelerator,
     ) -> None:
         manifest, where = cache.manifest, f"The cache {str(cache.folder)!r}"
         kind, tokens = language_model_kind(student), tokenizer_fingerprint(processing_class)
@@ -61,6 +63,11 @@ class CachedTeaching:
                 "with the student's tokenizer."
             )
         require_no_model(choices)
+        if accelerator.dispatch_batches:
+            raise ValueError(
+                "`dispatch_batches=True` cannot be used with a cache: batches would be cut by examples, but what it "
+                "holds are rows of positions. Leave it out of `accelerator_config`."
+            )
         self.cache, self._choices = cache, choices
         told = manifest.teacher
         origin = Origin(told["name"], told["revision"], told["commit"])
@@ -174,7 +181,7 @@ def make_teaching(
 ) -> Teaching | CachedTeaching:
     """Take a teacher, or what is cached of one; arguments and errors are those of the two classes."""
     if isinstance(source, TeacherCache):
-        return CachedTeaching(source, choices, student, processing_class)
+        return CachedTeaching(source, choices, student, processing_class, accelerator)
     # A path is a folder, whatever it is called.
     if isinstance(source, str) and source == BASE:
         return BaseTeaching(student, choices, processing_class, accelerator)

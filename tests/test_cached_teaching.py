@@ -104,6 +104,7 @@ def test_a_cache_of_other_masks_stops_before_the_first_step(tmp_path: Path) -> N
         ({"teacher_placement": "offload"}, "`teacher_placement` says where a model is kept, got 'offload'"),
         ({"teacher_dtype": "float16"}, "`teacher_dtype` says in which precision a model is run, got 'float16'"),
         ({"map_added_tokens_to_unknown": True}, "`map_added_tokens_to_unknown` says what a model is shown"),
+        ({"accelerator_config": {"dispatch_batches": True}}, "`dispatch_batches=True` cannot be used with a cache"),
         ({"architecture": "causal"}, "is of a masked language model, `model` is a causal one"),
         ({"model": "small"}, "`model` knows fewer"),
         ({"processing_class": "other"}, "belongs to another tokenizer than `processing_class`"),
