@@ -1,8 +1,7 @@
 """A teacher that is heard from a cache: the same part in a trainer as `Teaching`, without a model."""
 
 from collections.abc import Callable, Iterable, Mapping
-from os import PathLike
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -10,7 +9,6 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import has_length
 
 from hf_dwt.arguments import DistillationArguments
-from hf_dwt.base_teaching import BASE, BaseTeaching
 from hf_dwt.cache.keys import tokenizer_fingerprint
 from hf_dwt.cache.reading import CachedCollator, TeacherCache, take_excerpt
 from hf_dwt.compatibility import judge
@@ -21,10 +19,7 @@ from hf_dwt.language_models import language_model_kind
 from hf_dwt.positions import Positions
 from hf_dwt.publishing.record import TeacherFacts
 from hf_dwt.teacher import Origin, Teacher
-from hf_dwt.teaching import Teaching
 from hf_dwt.topk_losses import Excerpt, excerpt_losses
-
-TeacherSource: TypeAlias = Teacher | TeacherCache | PreTrainedModel | str | PathLike[str]
 
 
 class CachedTeaching:
@@ -170,22 +165,6 @@ def require_no_model(choices: DistillationArguments) -> None:
             "`map_added_tokens_to_unknown` says what a model is shown; with a cache there is none, and none of its "
             "examples holds a token that the teacher lacks: leave it out, or pass the teacher itself."
         )
-
-
-def make_teaching(
-    source: TeacherSource,
-    choices: DistillationArguments,
-    student: PreTrainedModel,
-    processing_class: Any | None,
-    accelerator: Accelerator,
-) -> Teaching | CachedTeaching:
-    """Take a teacher, or what is cached of one; arguments and errors are those of the two classes."""
-    if isinstance(source, TeacherCache):
-        return CachedTeaching(source, choices, student, processing_class, accelerator)
-    # A path is a folder, whatever it is called.
-    if isinstance(source, str) and source == BASE:
-        return BaseTeaching(student, choices, processing_class, accelerator)
-    return Teaching(source, choices, student, processing_class, accelerator)
 
 
 def losses_against(
