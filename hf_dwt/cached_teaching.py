@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from accelerate import Accelerator
-from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.trainer_utils import has_length
 
@@ -12,14 +11,12 @@ from hf_dwt.arguments import DistillationArguments
 from hf_dwt.cache.keys import tokenizer_fingerprint
 from hf_dwt.cache.reading import CachedCollator, TeacherCache, take_excerpt
 from hf_dwt.compatibility import judge
-from hf_dwt.fused_losses import Losses, fused_losses
-from hf_dwt.heads import Head
 from hf_dwt.identity import TeacherIdentity
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.positions import Positions
 from hf_dwt.publishing.record import TeacherFacts
 from hf_dwt.teacher import Origin, Teacher
-from hf_dwt.topk_losses import Excerpt, excerpt_losses
+from hf_dwt.topk_losses import Excerpt
 
 
 class CachedTeaching:
@@ -165,23 +162,3 @@ def require_no_model(choices: DistillationArguments) -> None:
             "`map_added_tokens_to_unknown` says what a model is shown; with a cache there is none, and none of its "
             "examples holds a token that the teacher lacks: leave it out, or pass the teacher itself."
         )
-
-
-def losses_against(
-    teacher: Head | Excerpt | None, student_logits: Tensor, labels: Tensor, rows: slice, **settings: Any
-) -> tuple[Losses, Tensor | None]:
-    """All losses of some positions, and where the teacher knows the label; None without a teacher.
-
-    Args:
-        teacher: Asked just now, heard from a cache, or not asked.
-        student_logits: Shape (rows, vocabulary).
-        labels: Shape (rows,).
-        rows: Which of the teacher's positions these are.
-        settings: Those of `fused_losses`.
-    """
-    if isinstance(teacher, Excerpt):
-        losses = excerpt_losses(student_logits, teacher[rows], labels, settings["label_smoothing"])
-        return losses, labels < teacher.num_shared_tokens
-    teacher_logits = None if teacher is None else teacher.logits(rows)
-    losses = fused_losses(student_logits, teacher_logits, labels, **settings)
-    return losses, None if teacher_logits is None else labels < teacher_logits.shape[-1]

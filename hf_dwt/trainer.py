@@ -16,14 +16,14 @@ from hf_dwt import checkpoints, compatibility
 from hf_dwt.adapting import AdaptingTrainer
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.base_teaching import BaseTeaching
-from hf_dwt.cached_teaching import CachedTeaching, losses_against
+from hf_dwt.cached_teaching import CachedTeaching
 from hf_dwt.collators import choose_collator, set_epoch
 from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
 from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
-from hf_dwt.hearing import TeacherSource, make_teaching
+from hf_dwt.hearing import TeacherSource, losses_against, make_teaching
 from hf_dwt.identity import KeepsTeacher
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, share_of_step
