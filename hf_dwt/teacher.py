@@ -141,8 +141,8 @@ class Teacher:
         own = {name: value for name, value in inputs.items() if name in self._parameters}
         if student_may_add_tokens:
             own["input_ids"] = self._known_tokens(inputs["input_ids"], num_shared_tokens, map_added_tokens_to_unknown)
-        if "use_cache" in self._parameters:
-            own["use_cache"] = False
+        # A cache is of no use here, and the router's auxiliary loss would come before the logits.
+        own |= {name: False for name in ("use_cache", "output_router_logits") if name in self._parameters}
         head = head_at(self.model if run is None else run, own, positions, parts)
 
         @torch.no_grad()
@@ -294,6 +294,11 @@ def as_teacher(
     return teacher
 
 
+def num_mapped_devices(model: torch.nn.Module) -> int:
+    """Count the devices, CPU and disk included, that a `device_map` has put parts of a model on; 0 without one."""
+    return len(set(vars(unwrap_peft_model(model)).get("hf_device_map", {}).values()))
+
+
 def _longest_sequence(model: PreTrainedModel) -> int | None:
     limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit is None or limit <= 0:
@@ -305,10 +310,10 @@ def _longest_sequence(model: PreTrainedModel) -> int | None:
 
 
 def _check_whole_and_unquantised(teacher: Teacher) -> None:
-    devices = set(vars(teacher.model).get("hf_device_map", {}).values())
-    if len(devices) > 1:
+    num_devices = num_mapped_devices(teacher.model)
+    if num_devices > 1:
         raise ValueError(
-            f"The teacher ({teacher.origin}) is spread over {len(devices)} devices by a `device_map`. Load it "
+            f"The teacher ({teacher.origin}) is spread over {num_devices} devices by a `device_map`. Load it "
             "without one: it is placed next to the student."
         )
     if "quantization_config" in teacher.model.config.to_dict():

@@ -40,6 +40,7 @@ FLOORS = [
     {"adapting", "cache", "teaching"},
     {"base_teaching"},
     {"cached_teaching"},
+    {"hearing"},
     {"trainer"},
     {"assess", "comparison", "factory"},
     {"plots", "finetuning"},
