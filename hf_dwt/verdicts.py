@@ -4,7 +4,7 @@
 |---|---|---|
 | is no better than the unigram model | useless | counting tokens predicts as well |
 | is ahead of the student alone | stronger than its student | by definition: this is ordinary distillation |
-| is 0.15 to 0.45 nats behind it, masked LM | like some that helped | Knowledge Inheritance and this project's study, see below |
+| is 0.15 to 0.45 nats behind it, masked LM | like some that helped | Knowledge Inheritance, our study: see below |
 | anything else | not known | none |
 
 Teachers of Knowledge Inheritance were 0.15 to 0.17 nats behind, those of the study 0.19 to 0.45. They helped with
