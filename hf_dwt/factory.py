@@ -170,7 +170,7 @@ def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) 
     if isinstance(teacher, Teacher):
         teacher, origin = teacher.model, teacher.origin
     if isinstance(teacher, str | os.PathLike):
-        return _open_checkpoint(os.fspath(teacher), revision, token)
+        return _open_checkpoint(os.path.expanduser(teacher), revision, token)
     model = without_adapters(teacher)
     if not isinstance(model, PreTrainedModel):
         raise TypeError(

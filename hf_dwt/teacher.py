@@ -222,7 +222,7 @@ def load_teacher(
         ...
         FileNotFoundError: `teacher` is './no-such-folder', which is no folder with a config.json.
     """
-    name = os.fspath(name)
+    name = os.path.expanduser(name)
     if looks_local(name):
         check_folder(os.path.join(name, subfolder) if subfolder else name)
         folder, origin = Path(name) / subfolder, Origin(name)

@@ -276,6 +276,12 @@ def test_a_model_that_transformers_does_not_know_as_one_is_refused_by_its_class(
         from_weak_teacher(torch.nn.Linear(2, 2), hidden_size=64)
 
 
+def test_a_folder_at_home_may_be_named_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_tiny("bert").save_pretrained(tmp_path / "small")
+    assert from_weak_teacher("~/small", num_hidden_layers=3).config.num_hidden_layers == 3
+
+
 def test_a_folder_that_names_no_class_of_transformers_is_refused(tmp_path):
     config = make_tiny("llama").config
     config.architectures = ["MyForCausalLM"]

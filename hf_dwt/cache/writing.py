@@ -96,7 +96,7 @@ def cache_teacher(
         True
     """
     _check(top_k, tail_samples, epochs, dtype, dataset)
-    writer = _Writer(as_teacher(teacher), dataset, Path(folder), processing_class, data_collator, batch_size, seed)
+    writer = _Writer(as_teacher(teacher), dataset, Path(folder).expanduser(), processing_class, data_collator, batch_size, seed)
     return writer.write(top_k, tail_samples, epochs, dtype)
 
 

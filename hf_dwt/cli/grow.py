@@ -1,5 +1,6 @@
 """`hf-dwt grow`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +62,7 @@ def grow(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     overrides = dict(parse_options(options))
+    teacher = os.path.expanduser(teacher)
     if not looks_local(teacher):
         # Configuration, weights and tokenizer are of one commit, whatever becomes of the branch meanwhile.
         revision = resolve_commit(teacher, revision, None)

@@ -1,5 +1,6 @@
 """From a recipe to its student, by configuration or with weights."""
 
+import os
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -50,7 +51,7 @@ def read_teacher_config(recipe: Recipe) -> PreTrainedConfig | None:
     section = recipe.teacher
     revision = _commit_of(section.name, section.revision, "teacher")
     return AutoConfig.from_pretrained(
-        section.name, revision=revision or "main", trust_remote_code=section.trust_remote_code
+        os.path.expanduser(section.name), revision=revision or "main", trust_remote_code=section.trust_remote_code
     )
 
 
@@ -102,7 +103,7 @@ def student_config(
 
 def _named_student(recipe: Recipe) -> dict[str, Any]:
     """Arguments of `from_pretrained` for a student that starts from a model."""
-    name, revision = recipe.student["name"], recipe.student.get("revision")
+    name, revision = os.path.expanduser(recipe.student["name"]), recipe.student.get("revision")
     return {"pretrained_model_name_or_path": name, "revision": revision or "main", "trust_remote_code": False}
 
 

@@ -1,6 +1,7 @@
 """Models to be scored: checked before work, loaded with a new head, or bare."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def open_candidate(name: str, *, with_head: bool) -> Candidate:
 def _pinned(name: str) -> tuple[str, str | None]:
     """Where a model is read from, and the commit that its revision means now; None for a folder."""
     if looks_local(name):
-        return name, None
+        return os.path.expanduser(name), None
     source, _, revision = name.partition("@")
     return source, resolve_commit(source, revision or None, None, role="model")
 

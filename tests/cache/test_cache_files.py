@@ -126,6 +126,12 @@ def test_a_whole_cache_is_taken_without_asking_the_teacher(tmp_path: Path, monke
         cached(tmp_path / "other")
 
 
+def test_a_folder_at_home_may_be_named_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cached(Path("~/cache")).folder == tmp_path / "home" / "cache"
+    assert TeacherCache("~/cache").manifest.is_complete
+
+
 def test_writing_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     ask = writing._Writer._ask

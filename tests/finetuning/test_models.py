@@ -40,6 +40,12 @@ def test_an_end_pads_where_there_is_no_padding_token(gpt2: str) -> None:
     assert tokenizer.padding_side == "right"
 
 
+def test_a_folder_at_home_may_be_named_by_a_tilde(gpt2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path(gpt2).parent))
+    candidate = open_candidate("~/gpt2", with_head=True)
+    assert (candidate.name, candidate.source) == ("~/gpt2", gpt2)
+
+
 def test_a_model_of_the_hub_is_read_at_one_commit_whatever_becomes_of_its_branch(
     bert: str, make_bert: Callable[..., PreTrainedModel], hub: Hub, tmp_path: Path
 ) -> None:
