@@ -55,7 +55,8 @@ def forward_flops(model: PreTrainedModel, batch_size: int, length: int, num_posi
         num_positions: Predictions asked for in the whole batch.
 
     Raises:
-        ValueError: If the model's forward pass depends on the values of its input, which the meta device lacks.
+        ValueError: If the model's forward pass fails, as one does that depends on the values of its input, which the
+            meta device lacks.
     """
     # Found now, so that the trial on a tiny model is not counted.
     find_cut(unwrapped(model))
@@ -64,7 +65,7 @@ def forward_flops(model: PreTrainedModel, batch_size: int, length: int, num_posi
         indices = torch.zeros(num_positions, dtype=torch.long)
         try:
             logits_at(model, {"input_ids": input_ids}, Positions(indices, indices, length))
-        except RuntimeError as error:
+        except Exception as error:  # A modelling file may raise anything.
             name = type(model).__name__
             raise ValueError(f"The operations of `{name}` cannot be counted without data: {error}") from error
     return int(counter.get_total_flops())
@@ -81,7 +82,10 @@ def configured_flops(config: PreTrainedConfig, kind: Kind, batch_size: int, leng
     Raises:
         ValueError: If its operations cannot be counted.
     """
-    model = _on_meta(config, kind, attn_implementation="eager").eval()
+    try:
+        model = _on_meta(config, kind, attn_implementation="eager").eval()
+    except Exception as error:  # A modelling file may raise anything.
+        raise ValueError(f"No model of a `{type(config).__name__}` can be built without data: {error}") from error
     # Models look for padding tokens and, without a cache, for packed sequences in the values of their input; on the
     # meta device there are none.
     model.config.pad_token_id, model.config.use_cache = None, True
