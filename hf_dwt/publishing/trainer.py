@@ -59,7 +59,6 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.tally = Tally()
         self._failed_pushes: list[Exception] = []
-        self._pusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
         super().__init__(*args, **kwargs)
         self.add_callback(self.tally)
 
@@ -242,6 +241,11 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
 
         pushed: CommitInfo | Future[CommitInfo] | None = self._on_first_rank(push_student)
         return pushed
+
+    @cached_property
+    def _pusher(self) -> ThreadPoolExecutor:
+        """Pushes one after another; made by the first push, since a search by Ray pickles the trainer."""
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint's student in the background, and the checkpoint itself if that was asked for."""
