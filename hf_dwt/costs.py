@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_dwt.language_models import Kind
+from hf_dwt.language_models import AUTO_CLASSES, Kind
 from hf_dwt.last_layer import find_cut
 from hf_dwt.positions import Positions, logits_at, unwrapped
 from hf_dwt.unsharded import unsharded
@@ -93,7 +93,7 @@ def configured_flops(config: PreTrainedConfig, kind: Kind, batch_size: int, leng
 
 
 def _on_meta(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:
-    auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
     # The first rank alone comes here, when it saves a student.
     with unsharded(), torch.device("meta"):
-        return auto_class.from_config(deepcopy(config), **settings)
+        model: PreTrainedModel = AUTO_CLASSES[kind].from_config(deepcopy(config), **settings)
+    return model
