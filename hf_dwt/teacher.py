@@ -30,6 +30,9 @@ from hf_dwt.positions import Positions
 from hf_dwt.unsharded import unsharded
 from hf_dwt.vocabulary import num_tokens
 
+# Read of every example: by the model, or by what makes batches and masks; and what `Trainer` takes for labels.
+_COLUMNS = frozenset({"input_ids", "attention_mask", "labels", "label", "label_ids"})
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -104,6 +107,11 @@ class Teacher:
         """Width of its logits, padding rows included."""
         size: int = self.model.config.get_text_config().vocab_size
         return size
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Columns of examples that it reads, and those that hold labels."""
+        return self._parameters | _COLUMNS
 
     @torch.no_grad()
     def head_at(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock, Timeout
-from tiny_runs import build, collator, examples, kind_of, make_teacher, tokenizer
+from tiny_runs import build, collator, examples, kind_of, labelled_examples, make_teacher, tokenizer
 
 from hf_dwt import Teacher, TeacherCache, cache_teacher
 from hf_dwt.cache import locking, writing
@@ -52,6 +52,13 @@ def test_batches_get_what_the_teacher_says_of_them_whatever_their_size_and_order
     assert torch.allclose(logs.gather(-1, excerpt.ids.long()), excerpt.logs, atol=1e-5)
     assert torch.allclose(excerpt.rest, 1 - excerpt.logs.exp().sum(-1), atol=1e-5)
     assert torch.allclose(excerpt.label_logs, logs.gather(-1, positions.labels[:, None]).squeeze(-1), atol=1e-5)
+
+
+def test_columns_that_the_teacher_does_not_read_are_left_out(tmp_path: Path) -> None:
+    data = labelled_examples("masked")
+    plain = cache_teacher(teacher(), data, tmp_path / "plain")
+    with_text = data.add_column("text", ["a cat"] * len(data))
+    assert cache_teacher(teacher(), with_text, tmp_path / "text").manifest.data == plain.manifest.data
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])
