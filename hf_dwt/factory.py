@@ -279,7 +279,7 @@ def _replayed(plan: GrowthPlan, source: _Source, overrides: dict[str, Any]) -> G
                 f"The plan grows a teacher whose `{field_of(source.config, axis)}` is {size}; this one has "
                 f"{given.get(axis)}."
             )
-    return plan
+    return replace(plan, num_trained_steps=0)
 
 
 def _carried_out(

@@ -153,7 +153,8 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
         with without_tokens(self.args), without_card_of_peft(self.accelerator.unwrap_model(self.model), folder):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
-            save_plan_of(unwrap_peft_model(self.accelerator.unwrap_model(self.model)), folder)
+            student = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
+            save_plan_of(student, folder, self.state.global_step)
             record = self.record()
             if record is not None:
                 write(record, folder)
