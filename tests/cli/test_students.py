@@ -59,7 +59,9 @@ def test_folders_at_home_may_be_named_by_a_tilde(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HOME", str(tmp_path))
     TEACHER.save_pretrained(tmp_path / "small")
     assert student_config(recipe(name="~/small"), None).hidden_size == 8
-    of_teacher = make_recipe({"student": {"num_hidden_layers": 2}, "teacher": {"name": "~/small"}, "data": {"source": "a.txt"}})
+    of_teacher = make_recipe(
+        {"student": {"num_hidden_layers": 2}, "teacher": {"name": "~/small"}, "data": {"source": "a.txt"}}
+    )
     assert read_teacher_config(of_teacher).hidden_size == 8  # type: ignore[union-attr]
 
 
@@ -97,4 +99,11 @@ def test_growth_needs_a_teacher_of_the_same_architecture() -> None:
     with pytest.raises(RecipeError, match="of its teacher's architecture, bert; `student` asks for 'gpt2'"):
         student_config(growing(model_type="gpt2", n_layer=2), TEACHER)
     with pytest.raises(RecipeError, match="Did you mean `method`"):
-        make_recipe({"student": {"num_hidden_layers": 2}, "teacher": {"name": "here"}, "growth": {"metod": 1}, "data": {"source": "a"}})
+        make_recipe(
+            {
+                "student": {"num_hidden_layers": 2},
+                "teacher": {"name": "here"},
+                "growth": {"metod": 1},
+                "data": {"source": "a"},
+            }
+        )
