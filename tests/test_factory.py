@@ -1,13 +1,16 @@
 """What grows exactly: the bars, every family that is known to, the methods, and the ways in which copies part."""
 
+from typing import get_overloads
+
 import pytest
 import torch
 import transformers
 from tiny_teachers import FAMILIES, VOCABULARY, batch, largest_difference, make_tiny, outputs
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
+from transformers import PreTrainedModel
 
-from hf_dwt import from_weak_teacher, plan_growth
+from hf_dwt import RemappingReport, from_weak_teacher, plan_growth
 from hf_dwt.remapping.sizes import field_of
 
 # ALBERT shares its layers; of DeBERTa the package finds no identity block yet.
@@ -379,6 +382,11 @@ def test_a_saved_student_loads_as_any_model_and_says_the_same(family, tmp_path):
         each.get_output_embeddings().weight is each.get_input_embeddings().weight for each in (teacher, student, loaded)
     ]
     assert len(set(tied)) == 1
+
+
+def test_type_checkers_know_what_comes_back():
+    returned = [each.__annotations__["return"] for each in get_overloads(from_weak_teacher)]
+    assert returned == [tuple[PreTrainedModel, RemappingReport], PreTrainedModel]
 
 
 def test_a_configuration_tells_what_was_grown():

@@ -22,7 +22,12 @@ _NOT_PUSHED = ("checkpoint-*", "*.bin", "*.pt", "*.pth", "_*", "trainer_state.js
 
 
 class PushFailed(OSError):
-    """Something could not be pushed; it is on disk, and the message tells how to push it."""
+    """Something could not be pushed; it is on disk, and the message tells how to push it.
+
+    Example:
+        >>> issubclass(PushFailed, OSError)
+        True
+    """
 
 
 @dataclass(frozen=True)
