@@ -179,7 +179,7 @@ def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) 
     if isinstance(teacher, Teacher):
         teacher, origin = teacher.model, teacher.origin
     if isinstance(teacher, str | os.PathLike):
-        return _open_checkpoint(os.path.expanduser(teacher), revision, token)
+        return _open_checkpoint(os.fspath(teacher), revision, token)
     model = without_adapters(teacher)
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
@@ -194,7 +194,7 @@ def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) 
 def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) -> _Source:
     check_folder(name)
     commit = None if looks_local(name) else resolve_commit(name, revision, token)
-    origin = Origin(name, revision, commit)
+    origin, name = Origin(name, revision, commit), os.path.expanduser(name)
     found: dict[str, Any] = {"revision": commit or "main", "token": token}
     # Left open, transformers would ask on the terminal.
     config = AutoConfig.from_pretrained(name, trust_remote_code=False, **found)

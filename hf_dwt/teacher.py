@@ -225,10 +225,10 @@ def load_teacher(
         ...
         FileNotFoundError: `teacher` is './no-such-folder', which is no folder with a config.json.
     """
-    name = os.path.expanduser(name)
+    name = os.fspath(name)
     if looks_local(name):
         check_folder(os.path.join(name, subfolder) if subfolder else name)
-        folder, origin = Path(name) / subfolder, Origin(name)
+        folder, origin = Path(name).expanduser() / subfolder, Origin(name)
     else:
         if trust_remote_code and not is_full_commit(revision):
             raise ValueError(

@@ -320,7 +320,6 @@ def test_a_student_has_the_precision_of_its_teacher_in_memory_and_from_a_folder(
 # What saved students are like
 
 
-@pytest.mark.parametrize("family", ["bert", "llama-tied", "gemma3", "opt", "xlm-roberta", "gpt2", "deberta-v2"])
 class OnGpu(torch.Tensor):
     """Stands in for what is on a GPU: it meets no other tensor, but can be copied to the CPU and from there."""
 
@@ -368,6 +367,7 @@ def test_a_teacher_on_a_gpu_makes_the_same_student_and_stays_there(request_):
     assert {each.device.type for each in teacher.parameters()} == {"cuda"}
 
 
+@pytest.mark.parametrize("family", ["bert", "llama-tied", "gemma3", "opt", "xlm-roberta", "gpt2", "deberta-v2"])
 def test_a_saved_student_loads_as_any_model_and_says_the_same(family, tmp_path):
     teacher = make_tiny(family)
     deeper = twice(teacher, "layers")

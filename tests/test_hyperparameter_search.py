@@ -7,6 +7,7 @@ from typing import Any
 import cloudpickle
 import pytest
 import transformers.integrations
+from accelerate.state import GradientState
 from tiny_runs import examples, largest_difference, make_student, weights_of
 from torch import Tensor
 from trainer_runs import make_trainer, trained_weights, training_logs
@@ -79,4 +80,6 @@ def test_a_search_by_ray_can_pickle_the_trainer(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, model_init=lambda: make_student())
     # As transformers leaves it out: each trial makes its own.
     trainer.model = None
+    # Trainings of other tests leave weak references there, which every trainer shares.
+    GradientState().dataloader_references = [None]
     assert cloudpickle.loads(cloudpickle.dumps(trainer)).args.output_dir == str(tmp_path)

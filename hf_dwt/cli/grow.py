@@ -62,7 +62,6 @@ def grow(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     overrides = dict(parse_options(options))
-    teacher = os.path.expanduser(teacher)
     if not looks_local(teacher):
         # Configuration, weights and tokenizer are of one commit, whatever becomes of the branch meanwhile.
         revision = resolve_commit(teacher, revision, None)
@@ -90,7 +89,9 @@ def grow(
         )
     student.save_pretrained(folder)
     report.plan.save(folder)
-    tokenizer = load_tokenizer(teacher, {"revision": revision or "main", "trust_remote_code": False})
+    tokenizer = load_tokenizer(
+        os.path.expanduser(teacher), {"revision": revision or "main", "trust_remote_code": False}
+    )
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     for text in (report.plan, report):
