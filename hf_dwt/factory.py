@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import torch
 import transformers
@@ -34,13 +34,22 @@ from hf_dwt.weights import open_safetensors
 
 logger = logging.get_logger(__name__)
 
+Wanted: TypeAlias = PretrainedConfig | GrowthPlan | None
 Verify: TypeAlias = bool | Literal["full"]
 TeacherLike: TypeAlias = Teacher | PreTrainedModel | str | os.PathLike[str]
 
 
+@overload
+def from_weak_teacher(
+    teacher: TeacherLike, config: Wanted = None, *, output_report: Literal[True], **choices: Any
+) -> tuple[PreTrainedModel, RemappingReport]: ...
+@overload
+def from_weak_teacher(
+    teacher: TeacherLike, config: Wanted = None, *, output_report: Literal[False] = False, **choices: Any
+) -> PreTrainedModel: ...
 def from_weak_teacher(
     teacher: TeacherLike,
-    config: PretrainedConfig | GrowthPlan | None = None,
+    config: Wanted = None,
     *,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -53,7 +62,7 @@ def from_weak_teacher(
     verify: Verify = True,
     output_report: bool = False,
     **overrides: Any,
-) -> Any:
+) -> PreTrainedModel | tuple[PreTrainedModel, RemappingReport]:
     """Make a larger student out of a smaller model of the same class.
 
     Every process makes it whole, also under ZeRO-3 and FSDP, which divide it when training starts. Until then a machine
@@ -185,7 +194,7 @@ def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) 
 def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) -> _Source:
     check_folder(name)
     commit = None if looks_local(name) else resolve_commit(name, revision, token)
-    origin = Origin(name, revision, commit)
+    origin, name = Origin(name, revision, commit), os.path.expanduser(name)
     found: dict[str, Any] = {"revision": commit or "main", "token": token}
     # Left open, transformers would ask on the terminal.
     config = AutoConfig.from_pretrained(name, trust_remote_code=False, **found)
@@ -279,7 +288,7 @@ def _replayed(plan: GrowthPlan, source: _Source, overrides: dict[str, Any]) -> G
                 f"The plan grows a teacher whose `{field_of(source.config, axis)}` is {size}; this one has "
                 f"{given.get(axis)}."
             )
-    return plan
+    return replace(plan, num_trained_steps=0)
 
 
 def _carried_out(

@@ -110,6 +110,13 @@ def test_labels_of_the_users_are_taken() -> None:
     assert report.num_positions == asked
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_that_the_teacher_does_not_read_are_left_out(kind: Any) -> None:
+    data = labelled_examples(kind)
+    expected = assess_teacher(teacher(kind), data)
+    assert assess_teacher(teacher(kind), data.add_column("text", ["a cat"] * len(data))) == expected
+
+
 def test_a_collator_of_the_users_is_reseeded() -> None:
     import transformers
 

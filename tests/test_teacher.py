@@ -126,6 +126,11 @@ def test_a_folder_gives_model_tokenizer_and_origin(folder, make_bert, tokenizer,
     assert torch.equal(full_logits(teacher.model, batch[0]), full_logits(saved, batch[0]))
 
 
+def test_a_folder_at_home_may_be_named_by_a_tilde(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load_teacher(f"~/{folder.name}").origin == Origin(f"~/{folder.name}")
+
+
 def test_a_causal_model_is_loaded_as_one(tmp_path, make_gpt2):
     make_gpt2().save_pretrained(tmp_path)
     assert load_teacher(tmp_path).kind == "causal"

@@ -145,6 +145,16 @@ def test_the_base_is_counted_without_its_adapter(config: LoraConfig) -> None:
     assert json.loads(json.dumps(describe(model)))["num_parameters"] == trainable
 
 
+def test_only_the_adapter_that_is_in_use_is_counted() -> None:
+    model = with_adapter(make_student("llama"), LoraConfig(r=2, target_modules=["q_proj"]), seed=1)
+    small, base = num_adapter_parameters(model), num_base_parameters(model)
+    model.add_adapter("large", LoraConfig(r=8, target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    assert num_adapter_parameters(model) == small
+    model.set_adapter("large")
+    assert num_adapter_parameters(model) == 4 * small + model.get_output_embeddings().weight.numel()
+    assert num_base_parameters(model) == base
+
+
 # The record and the card
 
 
