@@ -32,7 +32,7 @@ FLOORS = [
     {"positions"},
     {"heads"},
     {"arguments", "teacher", "data", "evaluation", "costs", "probe", "sampling"},
-    {"preflight", "training_log", "events", "checkpoints", "workers", "course", "placement", "identity"},
+    {"preflight", "training_log", "events", "checkpoints", "workers", "course", "placement", "identity", "parents"},
     {"collators"},
     {"publishing"},
     {"feeding", "compatibility"},
