@@ -33,10 +33,10 @@ from transformers import (
 from benchmarks.measuring import run_sections
 from hf_dwt import DWTTrainer, DWTTrainingArguments, Teacher, TeacherCache, cache_teacher
 from hf_dwt.cache.reading import take_excerpt
-from hf_dwt.cached_teaching import losses_against
 from hf_dwt.checkpoints import has_whole_checkpoint
 from hf_dwt.cli.demo_inputs import prepare_speeches
 from hf_dwt.data import CausalCollator, MaskingCollator, to_blocks
+from hf_dwt.hearing import losses_against
 from hf_dwt.language_models import Kind
 from hf_dwt.packages import Wheel, fetch
 from hf_dwt.positions import logits_at, positions_of, without_labels

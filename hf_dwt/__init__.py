@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hf_dwt.cache.writing import cache_teacher
     from hf_dwt.factory import from_weak_teacher, plan_growth
     from hf_dwt.finetuning.runs import evaluate_suite
+    from hf_dwt.hub.push import PushFailed
     from hf_dwt.losses import hard_loss, soft_loss
     from hf_dwt.remapping.depth import register_depth_method
     from hf_dwt.remapping.plan import GrowthPlan
@@ -30,6 +31,7 @@ __all__ = [
     "DWTTrainer",
     "DWTTrainingArguments",
     "GrowthPlan",
+    "PushFailed",
     "RemappingReport",
     "Signals",
     "Teacher",
@@ -54,6 +56,7 @@ _MODULES = {
     "DWTTrainer": "trainer",
     "DWTTrainingArguments": "arguments",
     "GrowthPlan": "remapping.plan",
+    "PushFailed": "hub.push",
     "RemappingReport": "remapping.report",
     "Signals": "signals",
     "Teacher": "teacher",

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -121,10 +121,13 @@ def trained_of_base(model: nn.Module) -> list[str]:
 def num_adapter_parameters(model: nn.Module) -> int:
     """Count the parameters of the adapter that is in use, copies of modules that it keeps in place of others included.
 
+    Other adapters that the model holds are not counted.
+
     Args:
         model: Wrapped by peft.
     """
-    return num_entries(model.parameters()) - num_base_parameters(model)
+    adapter_of, in_use = _adapter_names(model), cast(Any, model).active_adapters
+    return num_entries(each for name, each in model.named_parameters() if adapter_of.get(name) in in_use)
 
 
 def num_base_parameters(model: nn.Module) -> int:
@@ -167,12 +170,12 @@ def without_card_of_peft(model: Any, folder: str | Path) -> Iterator[None]:
             card.write_bytes(before)
 
 
-def _adapter_names(model: nn.Module) -> set[str]:
-    """Names of the parameters that belong to an adapter: those of a module that peft has put in."""
+def _adapter_names(model: nn.Module) -> dict[str, str]:
+    """Parameters of modules that peft has put in, to the name of the adapter that each belongs to."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import AuxiliaryTrainingWrapper
 
-    names = set()
+    found = {}
     for place, module in model.named_modules():
         if isinstance(module, BaseTunerLayer):
             kept = set(module.adapter_layer_names)
@@ -181,11 +184,12 @@ def _adapter_names(model: nn.Module) -> set[str]:
         else:
             continue
         for name, _ in module.named_parameters():
-            if name.split(".")[0] in kept:
-                names.add(f"{place}.{name}")
+            part, _, rest = name.partition(".")
+            if part in kept:
+                found[f"{place}.{name}"] = rest.split(".")[0]
     # Prompts are no layers of the base, but beside it.
-    names |= {name for name, _ in model.named_parameters() if name.startswith("prompt_encoder.")}
-    return names
+    prompts = [name for name, _ in model.named_parameters() if name.startswith("prompt_encoder.")]
+    return found | {name: name.split(".")[1] for name in prompts}
 
 
 def _name_of(model: nn.Module) -> str:

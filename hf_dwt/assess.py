@@ -20,7 +20,7 @@ from hf_dwt.language_models import Kind
 from hf_dwt.losses import IGNORED_LABEL, hard_loss
 from hf_dwt.positions import has_labels, positions_of, without_labels
 from hf_dwt.preflight import original_tokens, unigram_loss
-from hf_dwt.sampling import sampled_batches
+from hf_dwt.sampling import sampled_batches, with_columns
 from hf_dwt.teacher import Teacher, as_teacher
 from hf_dwt.verdicts import Verdict, judge_teacher
 from hf_dwt.vocabulary import num_shared_tokens
@@ -104,7 +104,8 @@ def assess_teacher(
 
     Args:
         teacher: As for `DWTTrainer`.
-        dataset: Tokenised held-out examples; of more than ten thousand a sample is taken.
+        dataset: Tokenised held-out examples; of more than ten thousand a sample is taken. Columns that the teacher
+            does not read are left out.
         standalone_loss: Held-out hard loss of the student trained alone, nats per position, measured on the same
             examples and masks; never extrapolate it from a short run.
         student: Or its configuration, for relative sizes and costs.
@@ -134,7 +135,8 @@ def assess_teacher(
         kind, data_collator, default=data_collator or stacked, train_dataset=None, eval_dataset=dataset,
         processing_class=tokenizer, seed=seed,
     )  # fmt: skip
-    batches = sampled_batches(dataset, evaluation_collator(collator, seed), batch_size)
+    collate = with_columns(evaluation_collator(collator, seed), teacher.columns)
+    batches = sampled_batches(dataset, collate, batch_size)
     measured = _measure(teacher, kind, batches, num_shared)
     cost = None if config is None else _step_cost(kind, config, teacher, measured)
     judgement = judge_teacher(kind, measured.loss, measured.unigram_loss, standalone_loss)

@@ -1,30 +1,22 @@
 """A teacher that is heard from a cache: the same part in a trainer as `Teaching`, without a model."""
 
 from collections.abc import Callable, Iterable, Mapping
-from os import PathLike
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 from accelerate import Accelerator
-from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.trainer_utils import has_length
 
 from hf_dwt.arguments import DistillationArguments
-from hf_dwt.base_teaching import BASE, BaseTeaching
 from hf_dwt.cache.keys import tokenizer_fingerprint
 from hf_dwt.cache.reading import CachedCollator, TeacherCache, take_excerpt
 from hf_dwt.compatibility import judge
-from hf_dwt.fused_losses import Losses, fused_losses
-from hf_dwt.heads import Head
 from hf_dwt.identity import TeacherIdentity
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.positions import Positions
 from hf_dwt.publishing.record import TeacherFacts
 from hf_dwt.teacher import Origin, Teacher
-from hf_dwt.teaching import Teaching
-from hf_dwt.topk_losses import Excerpt, excerpt_losses
-
-TeacherSource: TypeAlias = Teacher | TeacherCache | PreTrainedModel | str | PathLike[str]
+from hf_dwt.topk_losses import Excerpt
 
 
 class CachedTeaching:
@@ -35,9 +27,10 @@ class CachedTeaching:
         choices: Must ask nothing of a model, see `require_no_model`; say whether a bad teacher is allowed.
         student: Unwrapped.
         processing_class: The student's tokenizer, if it is known.
+        accelerator: Makes the loaders.
 
     Raises:
-        ValueError: If cache and student do not fit together.
+        ValueError: If cache and student do not fit together, or the loaders would cut what is cached.
     """
 
     def __init__(
@@ -46,6 +39,7 @@ class CachedTeaching:
         choices: DistillationArguments,
         student: PreTrainedModel,
         processing_class: Any | None,
+        accelerator: Accelerator,
     ) -> None:
         manifest, where = cache.manifest, f"The cache {str(cache.folder)!r}"
         kind, tokens = language_model_kind(student), tokenizer_fingerprint(processing_class)
@@ -61,6 +55,11 @@ class CachedTeaching:
                 "with the student's tokenizer."
             )
         require_no_model(choices)
+        if accelerator.dispatch_batches:
+            raise ValueError(
+                "`dispatch_batches=True` cannot be used with a cache: batches would be cut by examples, but what it "
+                "holds are rows of positions. Leave it out of `accelerator_config`."
+            )
         self.cache, self._choices = cache, choices
         told = manifest.teacher
         origin = Origin(told["name"], told["revision"], told["commit"])
@@ -163,39 +162,3 @@ def require_no_model(choices: DistillationArguments) -> None:
             "`map_added_tokens_to_unknown` says what a model is shown; with a cache there is none, and none of its "
             "examples holds a token that the teacher lacks: leave it out, or pass the teacher itself."
         )
-
-
-def make_teaching(
-    source: TeacherSource,
-    choices: DistillationArguments,
-    student: PreTrainedModel,
-    processing_class: Any | None,
-    accelerator: Accelerator,
-) -> Teaching | CachedTeaching:
-    """Take a teacher, or what is cached of one; arguments and errors are those of the two classes."""
-    if isinstance(source, TeacherCache):
-        return CachedTeaching(source, choices, student, processing_class)
-    # A path is a folder, whatever it is called.
-    if isinstance(source, str) and source == BASE:
-        return BaseTeaching(student, choices, processing_class, accelerator)
-    return Teaching(source, choices, student, processing_class, accelerator)
-
-
-def losses_against(
-    teacher: Head | Excerpt | None, student_logits: Tensor, labels: Tensor, rows: slice, **settings: Any
-) -> tuple[Losses, Tensor | None]:
-    """All losses of some positions, and where the teacher knows the label; None without a teacher.
-
-    Args:
-        teacher: Asked just now, heard from a cache, or not asked.
-        student_logits: Shape (rows, vocabulary).
-        labels: Shape (rows,).
-        rows: Which of the teacher's positions these are.
-        settings: Those of `fused_losses`.
-    """
-    if isinstance(teacher, Excerpt):
-        losses = excerpt_losses(student_logits, teacher[rows], labels, settings["label_smoothing"])
-        return losses, labels < teacher.num_shared_tokens
-    teacher_logits = None if teacher is None else teacher.logits(rows)
-    losses = fused_losses(student_logits, teacher_logits, labels, **settings)
-    return losses, None if teacher_logits is None else labels < teacher_logits.shape[-1]

@@ -1,6 +1,7 @@
 """Which collator a language model's batches are made with."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import datasets
@@ -14,6 +15,7 @@ from transformers.utils import logging
 from hf_dwt.data import CausalCollator, MaskingCollator
 from hf_dwt.evaluation.reseeded import ReseededCollator
 from hf_dwt.language_models import Kind
+from hf_dwt.positions import LABEL_NAMES
 from hf_dwt.sampling import reads_once
 
 logger = logging.get_logger(__name__)
@@ -58,8 +60,9 @@ def choose_collator(
     if given is not None:
         if kind == "masked" and not isinstance(given, MaskingCollator):
             logger.warning(
-                "Your `data_collator` draws its masks from a global generator: a resumed run will see other masks than "
-                "an uninterrupted one. Evaluation reseeds it. `hf_dwt.data.MaskingCollator` has neither problem."
+                "Your `data_collator` draws its masks from a generator that each batch moves on: a resumed run will "
+                "see other masks than an uninterrupted one. In evaluation they are the same each time. "
+                "`hf_dwt.data.MaskingCollator` draws the same ones in a resumed run too."
             )
         return given
     if kind == "causal":
@@ -88,10 +91,17 @@ def set_epoch(collator: Collator, epoch: int) -> None:
 
 
 def evaluation_collator(collator: Collator, seed: int) -> Collator:
-    """Make a collator whose batches depend on their examples alone, neither on the epoch nor on global generators."""
+    """Make a collator whose batches depend on their examples alone, neither on the epoch nor on generators."""
     if isinstance(collator, MaskingCollator):
         return collator.for_evaluation()
-    return collator if isinstance(collator, CausalCollator) else ReseededCollator(collator, seed)
+    if isinstance(collator, CausalCollator):
+        return collator
+    if isinstance(collator, DataCollatorForLanguageModeling):
+        # With a seed it would draw from a generator of its own, which nobody reseeds.
+        unseeded = copy(collator)
+        unseeded.seed = unseeded.generator = None
+        collator = unseeded
+    return ReseededCollator(collator, seed)
 
 
 def _refuse_other_kind(kind: Kind, given: Collator | None) -> None:
@@ -124,4 +134,4 @@ def _brings_labels(dataset: Any) -> bool:
         sized = has_length(dataset) and not isinstance(dataset, IterableDataset)
         columns = dataset[0] if sized and len(dataset) else next(iter(dataset), ())
     names = columns if isinstance(columns, Mapping | list | tuple) else vars(columns)
-    return any(name in names for name in ("labels", "label", "label_ids"))
+    return any(name in names for name in LABEL_NAMES)

@@ -15,7 +15,7 @@ from hf_dwt.positions import Positions, logits_at
 from hf_dwt.preflight import FirstImpression
 from hf_dwt.publishing.record import TeacherFacts
 from hf_dwt.remapping.verify import difference_of, evaluating
-from hf_dwt.teacher import Teacher
+from hf_dwt.teacher import Teacher, num_mapped_devices
 from hf_dwt.unsharded import num_entries
 
 logger = logging.get_logger(__name__)
@@ -53,6 +53,12 @@ def refuse_options(trainer: Trainer, has_teacher: bool) -> None:
         raise ValueError(
             f"{args.n_gpu} GPUs without a launcher use `nn.DataParallel`, which cannot gather single positions. "
             f"Start the script with `torchrun --nproc_per_node {args.n_gpu}`, or show it one GPU."
+        )
+    num_devices = num_mapped_devices(trainer.model)
+    if num_devices > 1:
+        raise ValueError(
+            f"`model` is spread over {num_devices} devices by a `device_map`. Load it without one; ZeRO-3 and FSDP2 "
+            "divide it over several GPUs."
         )
     if args.use_liger_kernel:
         raise ValueError("`use_liger_kernel` would replace the head whose logits are compared: leave it out.")
@@ -132,7 +138,7 @@ def warn_of_unused_choices(choices: DistillationArguments) -> None:
     names = [field.name for field in fields(DistillationArguments)]
     unused = [name for name in names if getattr(choices, name) != getattr(defaults, name)]
     if unused:
-        logger.warning(f"There is no `teacher`: {', '.join(unused)} have no effect, the hard loss has weight 1.")
+        logger.warning(f"There is no `teacher`: {', '.join(unused)} have no effect.")
 
 
 @torch.no_grad()

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_dwt.language_models import Kind
+from hf_dwt.language_models import AUTO_CLASSES, Kind
 from hf_dwt.last_layer import find_cut
 from hf_dwt.positions import Positions, logits_at, unwrapped
 from hf_dwt.unsharded import unsharded
@@ -55,7 +55,8 @@ def forward_flops(model: PreTrainedModel, batch_size: int, length: int, num_posi
         num_positions: Predictions asked for in the whole batch.
 
     Raises:
-        ValueError: If the model's forward pass depends on the values of its input, which the meta device lacks.
+        ValueError: If the model's forward pass fails, as one does that depends on the values of its input, which the
+            meta device lacks.
     """
     # Found now, so that the trial on a tiny model is not counted.
     find_cut(unwrapped(model))
@@ -64,7 +65,7 @@ def forward_flops(model: PreTrainedModel, batch_size: int, length: int, num_posi
         indices = torch.zeros(num_positions, dtype=torch.long)
         try:
             logits_at(model, {"input_ids": input_ids}, Positions(indices, indices, length))
-        except RuntimeError as error:
+        except Exception as error:  # A modelling file may raise anything.
             name = type(model).__name__
             raise ValueError(f"The operations of `{name}` cannot be counted without data: {error}") from error
     return int(counter.get_total_flops())
@@ -81,7 +82,10 @@ def configured_flops(config: PreTrainedConfig, kind: Kind, batch_size: int, leng
     Raises:
         ValueError: If its operations cannot be counted.
     """
-    model = _on_meta(config, kind, attn_implementation="eager").eval()
+    try:
+        model = _on_meta(config, kind, attn_implementation="eager").eval()
+    except Exception as error:  # A modelling file may raise anything.
+        raise ValueError(f"No model of a `{type(config).__name__}` can be built without data: {error}") from error
     # Models look for padding tokens and, without a cache, for packed sequences in the values of their input; on the
     # meta device there are none.
     model.config.pad_token_id, model.config.use_cache = None, True
@@ -89,7 +93,7 @@ def configured_flops(config: PreTrainedConfig, kind: Kind, batch_size: int, leng
 
 
 def _on_meta(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:
-    auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
     # The first rank alone comes here, when it saves a student.
     with unsharded(), torch.device("meta"):
-        return auto_class.from_config(deepcopy(config), **settings)
+        model: PreTrainedModel = AUTO_CLASSES[kind].from_config(deepcopy(config), **settings)
+    return model

@@ -1,46 +1,72 @@
 """`from_weak_teacher`: the larger student made out of the smaller teacher."""
 
-import os
-from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias, overload
 
 import torch
-import transformers
-from torch import Tensor
-from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
-from hf_dwt.hub.access import fetch_model, resolve_commit
-from hf_dwt.model_files import check_folder, looks_local, without_conversion_service
+from hf_dwt.parents import Parent, TeacherLike, open_parent
 from hf_dwt.remapping.anatomy import find_anatomy
 from hf_dwt.remapping.depth import Layer, layer_map
-from hf_dwt.remapping.growable import refuse_other_models, without_adapters
 from hf_dwt.remapping.growth import Growth, fill
 from hf_dwt.remapping.methods import RANDOM, width_and_depth
 from hf_dwt.remapping.plan import GrowthPlan, remember_plan
 from hf_dwt.remapping.rehearsal import settle
 from hf_dwt.remapping.report import RemappingReport, report_on
 from hf_dwt.remapping.sizes import field_of, follow_layers, grown_config, keep_norms, read_sizes
-from hf_dwt.remapping.tiny import build_on_meta
 from hf_dwt.remapping.width import hidden_share
-from hf_dwt.teacher import Origin, Teacher
 from hf_dwt.unsharded import unsharded
-from hf_dwt.weights import open_safetensors
 
 logger = logging.get_logger(__name__)
 
+Wanted: TypeAlias = PretrainedConfig | GrowthPlan | None
 Verify: TypeAlias = bool | Literal["full"]
-TeacherLike: TypeAlias = Teacher | PreTrainedModel | str | os.PathLike[str]
+
+
+@overload
+def from_weak_teacher(
+    teacher: TeacherLike,
+    config: Wanted = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    method: str = "exact",
+    depth_method: str | None = None,
+    width_method: str | None = None,
+    noise: float = 0.1,
+    seed: int = 0,
+    dtype: str | torch.dtype | None = None,
+    verify: Verify = True,
+    output_report: Literal[False] = False,
+    **overrides: Any,
+) -> PreTrainedModel: ...
+
+
+@overload
+def from_weak_teacher(
+    teacher: TeacherLike,
+    config: Wanted = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    method: str = "exact",
+    depth_method: str | None = None,
+    width_method: str | None = None,
+    noise: float = 0.1,
+    seed: int = 0,
+    dtype: str | torch.dtype | None = None,
+    verify: Verify = True,
+    output_report: Literal[True],
+    **overrides: Any,
+) -> tuple[PreTrainedModel, RemappingReport]: ...
 
 
 def from_weak_teacher(
     teacher: TeacherLike,
-    config: PretrainedConfig | GrowthPlan | None = None,
+    config: Wanted = None,
     *,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -53,7 +79,7 @@ def from_weak_teacher(
     verify: Verify = True,
     output_report: bool = False,
     **overrides: Any,
-) -> Any:
+) -> PreTrainedModel | tuple[PreTrainedModel, RemappingReport]:
     """Make a larger student out of a smaller model of the same class.
 
     Every process makes it whole, also under ZeRO-3 and FSDP, which divide it when training starts. Until then a machine
@@ -97,7 +123,7 @@ def from_weak_teacher(
     """
     wanted = _as_dtype(dtype)
     with unsharded():
-        source = _open(teacher, revision, token)
+        source = open_parent(teacher, revision, token)
         if isinstance(config, GrowthPlan):
             plan = _replayed(config, source, overrides)
         else:
@@ -132,102 +158,12 @@ def plan_growth(
         [0, 0, 1, 1]
     """
     with unsharded():
-        source = _open(teacher, revision, token)
+        source = open_parent(teacher, revision, token)
         return _planned(source, config, overrides, method, width_method, depth_method, noise, seed)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A teacher that may still be unread.
-
-    Attributes:
-        config: Its configuration.
-        model_class: Its class.
-        origin: Where it came from.
-        dtype: Of its weights.
-        load: Its model in memory, as it was saved.
-        generation: How it generates, from the model if that is there.
-        read: Opens its weights; None if the whole model has to be loaded for that.
-    """
-
-    config: PretrainedConfig
-    model_class: type[PreTrainedModel]
-    origin: Origin
-    dtype: torch.dtype
-    load: Callable[[], PreTrainedModel]
-    generation: Callable[[PreTrainedModel | None], GenerationConfig]
-    read: Callable[[], Callable[[str], Tensor] | None]
-
-
-def _open(teacher: TeacherLike, revision: str | None, token: str | bool | None) -> _Source:
-    source = _find(teacher, revision, token)
-    refuse_other_models(source.config, f"{source.model_class.__name__} ({source.origin})")
-    return source
-
-
-def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) -> _Source:
-    origin = Origin()
-    if isinstance(teacher, Teacher):
-        teacher, origin = teacher.model, teacher.origin
-    if isinstance(teacher, str | os.PathLike):
-        return _open_checkpoint(os.fspath(teacher), revision, token)
-    model = without_adapters(teacher)
-    if not isinstance(model, PreTrainedModel):
-        raise TypeError(
-            f"`teacher` must be a `Teacher`, a transformers model, a folder or a Hub id, got {type(teacher).__name__}."
-        )
-    if "quantization_config" in model.config.to_dict():
-        raise ValueError("The teacher is quantised: its weights cannot be grown. Load it unquantised.")
-    own = deepcopy(model.generation_config) if model.can_generate() else GenerationConfig()
-    return _Source(model.config, type(model), origin, model.dtype, lambda: model, lambda _: own, lambda: None)
-
-
-def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) -> _Source:
-    check_folder(name)
-    commit = None if looks_local(name) else resolve_commit(name, revision, token)
-    origin = Origin(name, revision, commit)
-    found: dict[str, Any] = {"revision": commit or "main", "token": token}
-    # Left open, transformers would ask on the terminal.
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False, **found)
-    architecture = next(iter(config.architectures or []), None)
-    if architecture is None or architecture not in dir(transformers):
-        raise ValueError(f"{origin} names no class of transformers as its architecture, but {architecture!r}.")
-    model_class: type[PreTrainedModel] = getattr(transformers, architecture)
-
-    @cache
-    def folder() -> Path:
-        # By name, transformers would go from an adapter's configuration to another repository.
-        return Path(name) if commit is None else fetch_model(name, commit, token)
-
-    def load() -> PreTrainedModel:
-        with without_conversion_service():
-            model, loading = model_class.from_pretrained(
-                folder(), output_loading_info=True, dtype="auto", use_safetensors=True
-            )
-        if missing := sorted(loading["missing_keys"]):
-            raise ValueError(f"{origin} was saved without {', '.join(missing[:3])}: there is nothing to grow from.")
-        return model
-
-    def read() -> Callable[[str], Tensor] | None:
-        model = build_on_meta(model_class, config)
-        model.tie_weights()
-        names = [each for each, _ in model.named_parameters()]
-        return open_safetensors(folder(), names, model.base_model_prefix, model.all_tied_weights_keys)
-
-    def generation(model: PreTrainedModel | None) -> GenerationConfig:
-        if model is not None:
-            return deepcopy(model.generation_config)
-        try:
-            return GenerationConfig.from_pretrained(name, **found)
-        except OSError:
-            return GenerationConfig.from_model_config(config)
-
-    dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    return _Source(config, model_class, origin, dtype, load, generation, read)
-
-
 def _planned(
-    source: _Source,
+    source: Parent,
     config: PretrainedConfig | None,
     overrides: dict[str, Any],
     method: str,
@@ -267,7 +203,7 @@ def _planned(
     return plan if method == RANDOM else settle(source.model_class, plan)
 
 
-def _replayed(plan: GrowthPlan, source: _Source, overrides: dict[str, Any]) -> GrowthPlan:
+def _replayed(plan: GrowthPlan, source: Parent, overrides: dict[str, Any]) -> GrowthPlan:
     if overrides:
         raise ValueError(f"A plan is replayed as it is: leave out {', '.join(sorted(overrides))}.")
     if plan.architecture != source.model_class.__name__:
@@ -279,11 +215,11 @@ def _replayed(plan: GrowthPlan, source: _Source, overrides: dict[str, Any]) -> G
                 f"The plan grows a teacher whose `{field_of(source.config, axis)}` is {size}; this one has "
                 f"{given.get(axis)}."
             )
-    return plan
+    return replace(plan, num_trained_steps=0)
 
 
 def _carried_out(
-    plan: GrowthPlan, source: _Source, dtype: torch.dtype, verify: Verify
+    plan: GrowthPlan, source: Parent, dtype: torch.dtype, verify: Verify
 ) -> tuple[PreTrainedModel, RemappingReport]:
     _, config = plan.configs()
     if plan.width_method == RANDOM:

@@ -6,11 +6,17 @@ from typing import Any
 import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import has_length
+from transformers.training_args import TrainingArguments
 
 from hf_dwt.collators import evaluation_collator
 from hf_dwt.publishing.trainer import PublishingTrainer
 from hf_dwt.sampling import sampled_by
 from hf_dwt.workers import with_own_seed
+
+
+def data_seed(args: TrainingArguments) -> int:
+    """What order and masks of the training data are drawn from: `data_seed`, or `seed` where there is none."""
+    return int(args.seed if args.data_seed is None else args.data_seed)
 
 
 class FeedingTrainer(PublishingTrainer):
@@ -21,8 +27,8 @@ class FeedingTrainer(PublishingTrainer):
 
     @property
     def data_seed(self) -> int:
-        """What order and masks of the training data are drawn from."""
-        return int(self.args.seed if self.args.data_seed is None else self.args.data_seed)
+        """See `data_seed`."""
+        return data_seed(self.args)
 
     def training_collator(
         self, collator: Callable[[list[Any]], dict[str, Any]], dataset: Any

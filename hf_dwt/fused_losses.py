@@ -29,14 +29,16 @@ class Losses(NamedTuple):
 
     Attributes:
         hard: As `losses.hard_loss`.
-        soft: As `losses.shared_soft_loss`; 0 without a teacher.
+        soft: As `losses.soft_loss` over the tokens that both models know, both distributions renormalised over them; 0
+            where the teacher lacks the label's token, and without a teacher.
         teacher_hard: The teacher's hard loss, 0 where it lacks the label's token and without a teacher; no gradient.
+            None if what is kept of a teacher does not tell it.
         teacher_is_finite: Bool, whether all of the teacher's logits are finite there.
     """
 
     hard: Tensor
     soft: Tensor
-    teacher_hard: Tensor
+    teacher_hard: Tensor | None
     teacher_is_finite: Tensor
 
 

@@ -20,7 +20,7 @@ def check_folder(name: str) -> None:
     Raises:
         FileNotFoundError: If there is no configuration, or an adapter of peft alone; it tells what to do with that.
     """
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if not looks_local(name):
         return
     has_config = (folder / "config.json").is_file()

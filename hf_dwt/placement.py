@@ -91,7 +91,15 @@ def place(model: nn.Module, placement: TeacherPlacement, accelerator: Accelerato
 
 def _replicated(model: nn.Module, device: torch.device) -> Place:
     model.to(device)
-    return Place(model, False, nullcontext, lambda: _to_cpu(model))
+
+    @contextmanager
+    def at_hand() -> Iterator[None]:
+        # Another trainer may have had the same model, and let it go.
+        if next(model.parameters()).device != device:
+            model.to(device)
+        yield
+
+    return Place(model, False, at_hand, lambda: _to_cpu(model))
 
 
 def _offloaded(model: nn.Module, device: torch.device) -> Place:
@@ -101,12 +109,12 @@ def _offloaded(model: nn.Module, device: torch.device) -> Place:
     if device.type == "cuda":
         for parameter in model.parameters():
             parameter.data = parameter.data.pin_memory()
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            module._buffers[name] = buffer.to(device)
+    _buffers_to(model, device)
 
     @contextmanager
     def at_hand() -> Iterator[None]:
+        # As above.
+        _buffers_to(model, device)
         copies = {each: nn.Parameter(each.data.to(device, non_blocking=True), False) for _, _, each in held}
         try:
             for parameters, name, each in held:
@@ -117,6 +125,12 @@ def _offloaded(model: nn.Module, device: torch.device) -> Place:
                 parameters[name] = each
 
     return Place(model, False, at_hand, lambda: _to_cpu(model))
+
+
+def _buffers_to(model: nn.Module, device: torch.device) -> None:
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = buffer.to(device)
 
 
 def _own_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -27,7 +27,8 @@ from hf_dwt.losses import IGNORED_LABEL
 
 logger = logging.get_logger(__name__)
 
-_LABEL_NAMES = ("labels", "shift_labels")
+# What a batch's labels are called. `label` and `label_ids`, which `Trainer` knows too, are classes of examples.
+LABEL_NAMES = ("labels", "shift_labels")
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,12 @@ def num_positions(kind: Kind, inputs: Mapping[str, Any]) -> Tensor:
 
 def has_labels(inputs: Mapping[str, Any]) -> bool:
     """Tell whether a batch says what is to be predicted."""
-    return any(inputs.get(name) is not None for name in _LABEL_NAMES)
+    return any(inputs.get(name) is not None for name in LABEL_NAMES)
 
 
 def without_labels(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments for a model that shall not compute a loss of its own."""
-    return {name: value for name, value in inputs.items() if name not in _LABEL_NAMES}
+    return {name: value for name, value in inputs.items() if name not in LABEL_NAMES}
 
 
 def logits_at(model: nn.Module, inputs: Mapping[str, Any], positions: Positions) -> Tensor:

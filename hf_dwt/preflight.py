@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_dwt.heads import Head
 from hf_dwt.losses import IGNORED_LABEL, hard_loss
-from hf_dwt.positions import Positions, has_labels
+from hf_dwt.positions import LABEL_NAMES, Positions, has_labels
 
 _NUM_POSITIONS = 1000
 
@@ -39,7 +39,8 @@ def first_batches(
         positions_of: Finds the positions of a batch.
 
     Raises:
-        ValueError: If the data set is empty, a batch has no labels, or no prediction is asked for at all.
+        ValueError: If the data set is empty, a batch has no labels, or not one for each token, or no prediction is
+            asked for at all.
     """
     taken, num_positions = [], 0
     for batch in batches:
@@ -48,6 +49,7 @@ def first_batches(
                 f"A batch of `train_dataset` has no `labels`, only {', '.join(map(repr, batch))}: there is nothing to "
                 "predict. Leave `data_collator` out, for one that makes labels, or let yours make them."
             )
+        _require_label_for_each_token(batch)
         taken.append(batch)
         num_positions += len(positions_of(batch))
         if num_positions >= _NUM_POSITIONS:
@@ -59,6 +61,18 @@ def first_batches(
             f"`train_dataset` asks for no prediction: in {len(taken)} batches every label is {IGNORED_LABEL}."
         )
     return taken
+
+
+def _require_label_for_each_token(batch: Mapping[str, Any]) -> None:
+    tokens = batch.get("input_ids")
+    for name in LABEL_NAMES:
+        labels = batch.get(name)
+        if tokens is not None and labels is not None and labels.shape != tokens.shape:
+            raise ValueError(
+                f"`{name}` of a batch of `train_dataset` have the shape {tuple(labels.shape)}, its `input_ids` "
+                f"{tuple(tokens.shape)}: a language model takes a label for each token. If they are classes of the "
+                "examples, drop that column; labels are then made of the tokens."
+            )
 
 
 def first_impression(

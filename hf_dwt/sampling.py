@@ -1,6 +1,6 @@
 """Examples that a trainer looks at beside training, without taking them away from it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from random import Random
 from typing import Any
@@ -46,6 +46,22 @@ def sampled_by(trainer: Trainer, dataset: Any, collate: Collate) -> Iterator[dic
     else:
         collate = trainer._get_collator_with_removed_columns(collate, description=description)
     return sampled_batches(dataset, collate, trainer.args.per_device_train_batch_size)
+
+
+def with_columns(collate: Collate, columns: Collection[str]) -> Collate:
+    """Make batches of these columns alone, as `Trainer` does: others may hold text, of which no tensor can be made.
+
+    Examples that are no dictionaries are taken as they are.
+    """
+
+    def of_columns(examples: list[Any]) -> dict[str, Any]:
+        return collate([_only(example, columns) if isinstance(example, dict) else example for example in examples])
+
+    return of_columns
+
+
+def _only(example: dict[str, Any], columns: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in example.items() if name in columns}
 
 
 def sampled_batches(dataset: Any, collate: Collate, batch_size: int) -> Iterator[dict[str, Any]]:

@@ -11,17 +11,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, PreTrainedModel
 from transformers.trainer_utils import unwrap_peft_model
 
 from hf_dwt.heads import Head, head_at
 from hf_dwt.hub.access import fetch_model, is_full_commit, resolve_commit
-from hf_dwt.language_models import architecture_kind, language_model_kind
+from hf_dwt.language_models import AUTO_CLASSES, architecture_kind, language_model_kind, longest_sequence
 from hf_dwt.model_files import (
     check_folder,
     load_tokenizer,
@@ -34,6 +29,9 @@ from hf_dwt.model_files import (
 from hf_dwt.positions import Positions
 from hf_dwt.unsharded import unsharded
 from hf_dwt.vocabulary import num_tokens
+
+# Read of every example: by the model, or by what makes batches and masks; and what `Trainer` takes for labels.
+_COLUMNS = frozenset({"input_ids", "attention_mask", "labels", "label", "label_ids"})
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,11 @@ class Teacher:
         size: int = self.model.config.get_text_config().vocab_size
         return size
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """Columns of examples that it reads, and those that hold labels."""
+        return self._parameters | _COLUMNS
+
     @torch.no_grad()
     def head_at(
         self,
@@ -141,8 +144,8 @@ class Teacher:
         own = {name: value for name, value in inputs.items() if name in self._parameters}
         if student_may_add_tokens:
             own["input_ids"] = self._known_tokens(inputs["input_ids"], num_shared_tokens, map_added_tokens_to_unknown)
-        if "use_cache" in self._parameters:
-            own["use_cache"] = False
+        # A cache is of no use here, and the router's auxiliary loss would come before the logits.
+        own |= {name: False for name in ("use_cache", "output_router_logits") if name in self._parameters}
         head = head_at(self.model if run is None else run, own, positions, parts)
 
         @torch.no_grad()
@@ -175,7 +178,7 @@ class Teacher:
 
     @cached_property
     def _longest_sequence(self) -> int | None:
-        return _longest_sequence(self.model)
+        return longest_sequence(self.model)
 
     def _check_length(self, length: int) -> None:
         limit = self._longest_sequence
@@ -225,7 +228,7 @@ def load_teacher(
     name = os.fspath(name)
     if looks_local(name):
         check_folder(os.path.join(name, subfolder) if subfolder else name)
-        folder, origin = Path(name) / subfolder, Origin(name)
+        folder, origin = Path(name).expanduser() / subfolder, Origin(name)
     else:
         if trust_remote_code and not is_full_commit(revision):
             raise ValueError(
@@ -247,8 +250,8 @@ def _load(
     refuse_custom_code(folder, origin, trust_remote_code)
     source: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(folder, **source)
-    auto_class = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}.get(architecture_kind(config) or "")
-    if auto_class is None:
+    kind = architecture_kind(config)
+    if kind is None:
         raise ValueError(
             f"The teacher ({origin}) says that it is {config.architectures or 'of no architecture'}, which is no "
             "masked or causal language model: it has no trained head to learn from."
@@ -258,7 +261,7 @@ def _load(
     weights["use_safetensors"] = None if allow_pickle else True
     try:
         with unsharded(), without_conversion_service():
-            model, loading = auto_class.from_pretrained(folder, output_loading_info=True, **weights, **source)
+            model, loading = AUTO_CLASSES[kind].from_pretrained(folder, output_loading_info=True, **weights, **source)
     except (OSError, UnpicklingError) as error:
         hint = "" if allow_pickle else " Only safetensors are read unless you pass `allow_pickle=True`."
         raise OSError(f"The weights of the teacher ({origin}) could not be loaded: {error}{hint}") from error
@@ -294,21 +297,16 @@ def as_teacher(
     return teacher
 
 
-def _longest_sequence(model: PreTrainedModel) -> int | None:
-    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is None or limit <= 0:
-        return None
-    # RoBERTa and its kin count positions from the padding token's id + 1: that many rows of the table are not used.
-    tables = [each for each in model.modules() if isinstance(each, torch.nn.Embedding)]
-    tables = [each for each in tables if each.num_embeddings == limit and each is not model.get_input_embeddings()]
-    return limit - max((each.padding_idx + 1 for each in tables if each.padding_idx is not None), default=0)
+def num_mapped_devices(model: torch.nn.Module) -> int:
+    """Count the devices, CPU and disk included, that a `device_map` has put parts of a model on; 0 without one."""
+    return len(set(vars(unwrap_peft_model(model)).get("hf_device_map", {}).values()))
 
 
 def _check_whole_and_unquantised(teacher: Teacher) -> None:
-    devices = set(vars(teacher.model).get("hf_device_map", {}).values())
-    if len(devices) > 1:
+    num_devices = num_mapped_devices(teacher.model)
+    if num_devices > 1:
         raise ValueError(
-            f"The teacher ({teacher.origin}) is spread over {len(devices)} devices by a `device_map`. Load it "
+            f"The teacher ({teacher.origin}) is spread over {num_devices} devices by a `device_map`. Load it "
             "without one: it is placed next to the student."
         )
     if "quantization_config" in teacher.model.config.to_dict():

@@ -126,10 +126,13 @@ def excerpt_losses(student_logits: Tensor, excerpt: Excerpt, labels: Tensor, lab
         excerpt: Of the teacher, at the same positions, at temperature 1.
         labels: Shape (positions,), the true tokens.
         label_smoothing: Share of the hard loss's target, in [0, 1), that is spread evenly over the vocabulary.
+
+    Returns:
+        Without the teacher's hard loss under label smoothing: smoothed too, it takes more than the excerpt holds.
     """
     hard, soft = _ExcerptLosses.apply(student_logits, excerpt, labels, label_smoothing)  # type: ignore[no-untyped-call]
     finite = excerpt.label_logs.isfinite() & excerpt.logs[:, 0].isfinite() & excerpt.rest.isfinite()
-    return Losses(hard, soft, -excerpt.label_logs.float(), finite)
+    return Losses(hard, soft, None if label_smoothing else -excerpt.label_logs.float(), finite)
 
 
 class _ExcerptLosses(torch.autograd.Function):

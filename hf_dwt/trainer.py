@@ -1,6 +1,7 @@
 """`DWTTrainer`: the Hugging Face `Trainer` with a weak teacher."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -15,13 +16,14 @@ from hf_dwt import checkpoints, compatibility
 from hf_dwt.adapting import AdaptingTrainer
 from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.base_teaching import BaseTeaching
-from hf_dwt.cached_teaching import CachedTeaching, TeacherSource, losses_against, make_teaching
+from hf_dwt.cached_teaching import CachedTeaching
 from hf_dwt.collators import choose_collator, set_epoch
 from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
 from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
+from hf_dwt.hearing import TeacherSource, losses_against, make_teaching
 from hf_dwt.identity import KeepsTeacher
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.losses import blended_loss, share_of_step
@@ -119,6 +121,7 @@ class DWTTrainer(AdaptingTrainer):
         self.kind = None if takes_users_loss else language_model_kind(self.model)
         if self.kind is None:
             compatibility.refuse_teacher(self.model, teacher)
+            compatibility.warn_of_unused_choices(self.choices)
             return
         compatibility.refuse_options(self, has_teacher=teacher is not None)
         self._positions_of = partial(positions_of, self.kind)
@@ -202,7 +205,14 @@ class DWTTrainer(AdaptingTrainer):
         """Run the student up to its head, which is run in parts where the engine allows it."""
         num_tokens = self.model.config.get_text_config().vocab_size
         parts = [slice(None)] if needs_whole_heads(self.accelerator) else parts_of(positions, num_tokens)
-        return head_at(model, without_labels(inputs), positions, parts)
+        head = head_at(model, without_labels(inputs), positions, parts)
+
+        def logits_of(states: Tensor) -> Tensor:
+            # Autocast is around the whole forward pass; a part may be run by a model inside of it, such as PEFT's base.
+            with self.accelerator.autocast():
+                return head.logits_of(states)
+
+        return replace(head, logits_of=logits_of)
 
     def _parted(self, inputs: Any) -> tuple[Any, Excerpt | None]:
         return (inputs, None) if self._teaching is None else self._teaching.take_excerpt(inputs)

@@ -9,7 +9,6 @@ from torch import Tensor
 from hf_dwt.fused_losses import Losses
 
 _STUDENT = ("loss", "hard_loss")
-_TEACHER = ("teacher_positions", "soft_loss", "teacher_hard_loss", "train_gap")
 
 
 class TrainingLog:
@@ -38,15 +37,18 @@ class TrainingLog:
         self._add(_STUDENT, torch.stack([loss.detach().to(dtype), losses.hard.detach().sum(dtype=dtype)]))
 
     def add_teacher(self, losses: Losses, knows: Tensor) -> None:
-        """Count what the teacher said in it.
+        """Count what the teacher said in it; the gap only where its hard loss is known.
 
         Args:
             losses: Per position.
             knows: Shape (positions,), whether the teacher knows the label's token.
         """
-        gap = losses.hard * knows - losses.teacher_hard
-        columns = torch.stack([knows.to(gap.dtype), losses.soft, losses.teacher_hard, gap])
-        self._add(_TEACHER, columns.detach().sum(dim=-1, dtype=_widest(gap)))
+        columns = {"teacher_positions": knows.to(losses.soft.dtype), "soft_loss": losses.soft}
+        if losses.teacher_hard is not None:
+            gap = losses.hard * knows - losses.teacher_hard
+            columns |= {"teacher_hard_loss": losses.teacher_hard, "train_gap": gap}
+        values = torch.stack(list(columns.values())).detach()
+        self._add(tuple(columns), values.sum(dim=-1, dtype=_widest(values)))
         broken = (~losses.teacher_is_finite).sum()
         self._broken_positions = broken if self._broken_positions is None else self._broken_positions + broken
 

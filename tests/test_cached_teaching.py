@@ -42,6 +42,20 @@ def test_logs_are_those_of_the_live_teacher(tmp_path: Path) -> None:
         assert {name: told[name] for name in names} == pytest.approx({name: live[name] for name in names}, abs=1e-5)
 
 
+def test_a_smoothed_loss_is_not_compared_with_one_that_was_kept_without_smoothing(tmp_path: Path) -> None:
+    settings = {"logging_steps": 1, "max_steps": 2, "label_smoothing_factor": 0.3}
+    runs = [
+        make_trainer(tmp_path / name, teacher=teacher, **settings)
+        for name, teacher in {"live": make_teacher(), "told": cached(tmp_path / "cache")}.items()
+    ]
+    for trainer in runs:
+        trainer.train()
+    for live, told in zip(*map(training_logs, runs), strict=True):
+        assert live.keys() - told.keys() == {"teacher_hard_loss", "train_gap"}
+        same = ("loss", "hard_loss", "soft_loss")
+        assert {name: told[name] for name in same} == pytest.approx({name: live[name] for name in same}, abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_drawn_tokens_train_as_the_live_teacher_does_where_a_bucket_does_not(kind: str, tmp_path: Path) -> None:
     settings = {"num_train_epochs": 2, "weighting": "constant", "soft_loss_weight": 4.0}
@@ -90,6 +104,7 @@ def test_a_cache_of_other_masks_stops_before_the_first_step(tmp_path: Path) -> N
         ({"teacher_placement": "offload"}, "`teacher_placement` says where a model is kept, got 'offload'"),
         ({"teacher_dtype": "float16"}, "`teacher_dtype` says in which precision a model is run, got 'float16'"),
         ({"map_added_tokens_to_unknown": True}, "`map_added_tokens_to_unknown` says what a model is shown"),
+        ({"accelerator_config": {"dispatch_batches": True}}, "`dispatch_batches=True` cannot be used with a cache"),
         ({"architecture": "causal"}, "is of a masked language model, `model` is a causal one"),
         ({"model": "small"}, "`model` knows fewer"),
         ({"processing_class": "other"}, "belongs to another tokenizer than `processing_class`"),

@@ -74,6 +74,20 @@ def test_examples_with_labels_keep_the_collator_of_trainer(choose, form, kind, c
     assert not caplog.records
 
 
+@pytest.mark.parametrize("name", ["label", "label_ids"])
+def test_classes_of_examples_are_no_labels_of_a_language_model(choose, name):
+    rows = [{"input_ids": [5, 6], name: 1}, {"input_ids": [7], name: 0}]
+    masking, causal = choose("masked", dataset=rows), choose("causal", dataset=datasets.Dataset.from_list(rows))
+    assert isinstance(masking, MaskingCollator)
+    assert isinstance(causal, CausalCollator)
+    for collator in (masking, causal):
+        assert collator(rows).keys() == {"input_ids", "attention_mask", "labels"}
+
+
+def test_labels_that_are_shifted_already_keep_the_collator_of_trainer(choose):
+    assert choose("causal", dataset=[{"input_ids": [1, 2], "shift_labels": [2, -100]}]) is default_data_collator
+
+
 def test_what_is_chosen_is_said_once(choose, caplog):
     for _ in range(3):
         choose("masked")
@@ -166,6 +180,18 @@ def test_a_users_collator_is_reseeded_for_evaluation(tokenizer, examples):
     batch = [examples[index] for index in range(8)]
     assert torch.equal(evaluation(batch)["labels"], evaluation(batch)["labels"])
     assert not torch.equal(given(batch)["labels"], given(batch)["labels"])
+
+
+def test_a_users_collator_with_a_seed_makes_the_same_masks_in_each_evaluation(tokenizer, examples):
+    given = DataCollatorForLanguageModeling(tokenizer, seed=7)
+    batch = [examples[index] for index in range(8)]
+    untouched, first = DataCollatorForLanguageModeling(tokenizer, seed=7)(batch), given(batch)
+    assert torch.equal(first["labels"], untouched["labels"])
+    state = given.generator.get_state()
+    evaluation = evaluation_collator(given, seed=5)
+    assert torch.equal(evaluation(batch)["labels"], evaluation(batch)["labels"])
+    assert torch.equal(given.generator.get_state(), state)
+    assert not torch.equal(given(batch)["labels"], first["labels"])
 
 
 def test_a_collator_without_chance_is_used_as_it_is(tokenizer):

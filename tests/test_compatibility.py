@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from hf_dwt import Teacher
 from hf_dwt.arguments import DistillationArguments
@@ -57,6 +58,21 @@ def test_usual_options_are_not_refused(trainer, has_teacher):
 def test_options_that_would_change_the_loss_are_refused_by_name(trainer, has_teacher, options, text):
     with pytest.raises(ValueError, match=text):
         refuse_options(trainer(**options), has_teacher)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("has_teacher", [True, False])
+@pytest.mark.parametrize("has_adapter", [False, True])
+def test_a_student_that_is_spread_over_devices_is_refused(trainer, has_teacher, has_adapter):
+    spread = trainer()
+    core = spread.model
+    if has_adapter:
+        spread.model = get_peft_model(core, LoraConfig(target_modules=["query"]))
+    core.hf_device_map = {"bert": 0, "cls": 1}
+    with pytest.raises(ValueError, match=r"`model` is spread over 2 devices by a `device_map`\. Load it without one"):
+        refuse_options(spread, has_teacher)
+    core.hf_device_map = {"": "cpu"}
+    refuse_options(spread, has_teacher)
 
 
 def test_a_users_own_loss_is_refused_only_beside_a_teacher(trainer):
@@ -148,7 +164,7 @@ def test_a_teacher_better_than_guessing_passes_without_a_word(make_bert, caplog)
 
 def test_choices_without_effect_are_named(caplog):
     warn_of_unused_choices(DistillationArguments(weighting="constant", temperature=2.0))
-    assert "There is no `teacher`: weighting, temperature have no effect, the hard loss has weight 1" in caplog.text
+    assert "There is no `teacher`: weighting, temperature have no effect" in caplog.text
 
 
 def test_defaults_are_not_warned_about(caplog):

@@ -5,7 +5,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_dwt import last_layer
-from hf_dwt.costs import StepCost, forward_flops
+from hf_dwt.costs import StepCost, configured_flops, forward_flops
 
 SIZE = {"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "pad_token_id": None}
 
@@ -50,3 +50,18 @@ def test_a_model_that_looks_at_its_input_is_refused_by_name() -> None:
     model.register_forward_pre_hook(lambda *_, **__: bool(torch.zeros(1, device="meta").any()))
     with pytest.raises(ValueError, match="`BertForMaskedLM` cannot be counted"):
         forward_flops(model, 1, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [("__init__", "No model of a `BertConfig` can be built"), ("forward", "`BertForMaskedLM` cannot be counted")],
+)
+def test_whatever_a_modelling_file_raises_is_a_cost_that_is_not_known(
+    part: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise KeyError("no such kernel")
+
+    monkeypatch.setattr(BertForMaskedLM, part, fails)
+    with pytest.raises(ValueError, match=message):
+        configured_flops(BertConfig(num_hidden_layers=1, **SIZE), "masked", 1, 4, 1)

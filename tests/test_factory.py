@@ -1,12 +1,16 @@
 """What grows exactly: the bars, every family that is known to, the methods, and the ways in which copies part."""
 
+from typing import get_overloads
+
 import pytest
 import torch
 import transformers
 from tiny_teachers import FAMILIES, VOCABULARY, batch, largest_difference, make_tiny, outputs
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves
+from transformers import PreTrainedModel
 
-from hf_dwt import from_weak_teacher, plan_growth
+from hf_dwt import RemappingReport, from_weak_teacher, plan_growth
 from hf_dwt.remapping.sizes import field_of
 
 # ALBERT shares its layers; of DeBERTa the package finds no identity block yet.
@@ -275,6 +279,12 @@ def test_a_model_that_transformers_does_not_know_as_one_is_refused_by_its_class(
         from_weak_teacher(torch.nn.Linear(2, 2), hidden_size=64)
 
 
+def test_a_folder_at_home_may_be_named_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_tiny("bert").save_pretrained(tmp_path / "small")
+    assert from_weak_teacher("~/small", num_hidden_layers=3).config.num_hidden_layers == 3
+
+
 def test_a_folder_that_names_no_class_of_transformers_is_refused(tmp_path):
     config = make_tiny("llama").config
     config.architectures = ["MyForCausalLM"]
@@ -310,6 +320,53 @@ def test_a_student_has_the_precision_of_its_teacher_in_memory_and_from_a_folder(
 # What saved students are like
 
 
+class OnGpu(torch.Tensor):
+    """Stands in for what is on a GPU: it meets no other tensor, but can be copied to the CPU and from there."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func == torch.Tensor.device.__get__:
+            return torch.device("cuda", 0)
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is torch.Tensor.cpu:
+                return args[0].as_subclass(torch.Tensor)
+        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+        if func is torch.Tensor.copy_ or all(isinstance(each, OnGpu) for each in given):
+            return super().__torch_function__(func, types, args, kwargs)
+        raise RuntimeError("Expected all tensors to be on the same device.")
+
+
+def on_gpu(model):
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            module._parameters[name] = torch.nn.Parameter(parameter.data.as_subclass(OnGpu), requires_grad=False)
+    model.tie_weights()
+    return model
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"hidden_size": 64, "num_hidden_layers": 3},
+        {"hidden_size": 48, "method": "near"},
+        {"hidden_size": 64, "num_hidden_layers": 3, "verify": False},
+        {"hidden_size": 64, "verify": "full"},
+    ],
+    ids=lambda request_: "-".join(f"{name}={value}" for name, value in request_.items()),
+)
+def test_a_teacher_on_a_gpu_makes_the_same_student_and_stays_there(request_):
+    teacher = on_gpu(make_tiny("bert"))
+    with pytest.raises(RuntimeError, match="on the same device"):
+        teacher(**batch())
+    expected, of_cpu = grow(make_tiny("bert"), **request_)
+    student, report = grow(teacher, **request_)
+    ours, theirs = student.state_dict(), expected.state_dict()
+    assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
+    assert (report.exact, report.difference) == (of_cpu.exact, of_cpu.difference)
+    assert {type(each) for each in student.state_dict().values()} == {torch.Tensor}
+    assert {each.device.type for each in teacher.parameters()} == {"cuda"}
+
+
 @pytest.mark.parametrize("family", ["bert", "llama-tied", "gemma3", "opt", "xlm-roberta", "gpt2", "deberta-v2"])
 def test_a_saved_student_loads_as_any_model_and_says_the_same(family, tmp_path):
     teacher = make_tiny(family)
@@ -325,6 +382,11 @@ def test_a_saved_student_loads_as_any_model_and_says_the_same(family, tmp_path):
         each.get_output_embeddings().weight is each.get_input_embeddings().weight for each in (teacher, student, loaded)
     ]
     assert len(set(tied)) == 1
+
+
+def test_type_checkers_know_what_comes_back():
+    returned = [each.__annotations__["return"] for each in get_overloads(from_weak_teacher)]
+    assert returned == [tuple[PreTrainedModel, RemappingReport], PreTrainedModel]
 
 
 def test_a_configuration_tells_what_was_grown():

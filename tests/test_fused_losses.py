@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from reference_losses import shared_soft_loss
 from torch import Tensor
 
 from hf_dwt import fused_losses as module
 from hf_dwt.fused_losses import Losses, fused_losses
-from hf_dwt.losses import IGNORED_LABEL, hard_loss, shared_soft_loss
+from hf_dwt.losses import IGNORED_LABEL, hard_loss
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

@@ -4,8 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cloudpickle
 import pytest
 import transformers.integrations
+from accelerate.state import GradientState
 from tiny_runs import examples, largest_difference, make_student, weights_of
 from torch import Tensor
 from trainer_runs import make_trainer, trained_weights, training_logs
@@ -72,3 +74,12 @@ def test_each_trial_of_a_search_trains_as_a_run_of_its_own(trained: Trained, tmp
     # The choices act: without a teacher the same trial ends elsewhere.
     without = trained_weights(tmp_path, teacher=None, **settings | {"weighting": "linear"} | {"learning_rate": 0.1})
     assert largest_difference(trained[0][0], without) > 1e-3
+
+
+def test_a_search_by_ray_can_pickle_the_trainer(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, model_init=lambda: make_student())
+    # As transformers leaves it out: each trial makes its own.
+    trainer.model = None
+    # Trainings of other tests leave weak references there, which every trainer shares.
+    GradientState().dataloader_references = [None]
+    assert cloudpickle.loads(cloudpickle.dumps(trainer)).args.output_dir == str(tmp_path)

@@ -12,6 +12,7 @@ from tiny_runs import KINDS, largest_difference, make_student, make_teacher
 from trainer_runs import make_trainer, trained_weights
 
 from hf_dwt import DWTTrainer
+from hf_dwt.arguments import TeacherPlacement
 from hf_dwt.placement import frozen_config, make_whole, place, require_placement
 from hf_dwt.unsharded import num_entries
 
@@ -85,6 +86,16 @@ def test_an_offloaded_teacher_is_on_the_device_during_a_forward_pass_only() -> N
             address, value = before[name]
             assert each.data_ptr() == address
             assert torch.equal(each, value)
+
+
+@pytest.mark.parametrize("placement", ["replicated", "offload"])
+def test_a_teacher_that_another_trainer_has_let_go_is_at_hand_all_the_same(placement: TeacherPlacement) -> None:
+    teacher = make_teacher()
+    there = place(teacher, placement, accelerator(device="meta"))
+    # What is left on the CPU, as by the other's `release`: nothing can be copied out of the meta device.
+    teacher.to_empty(device="cpu")
+    with there.at_hand():
+        assert {each.device.type for each in (*teacher.parameters(), *teacher.buffers())} == {"meta"}
 
 
 def test_an_offloaded_teacher_is_back_in_cpu_memory_after_an_error() -> None:

@@ -38,6 +38,16 @@ def test_a_batch_without_labels_is_refused_and_what_it_holds_is_told(labels):
         first_batches(sampled_batches([[1, 2]], without, 8), asks_for_all)
 
 
+@pytest.mark.parametrize("name", ["labels", "shift_labels"])
+def test_labels_that_are_not_one_for_each_token_are_refused_with_both_shapes(name):
+    def with_classes(examples):
+        return {"input_ids": torch.tensor(examples), name: torch.tensor([1] * len(examples))}
+
+    text = rf"`{name}` of a batch of `train_dataset` have the shape \(2,\), its `input_ids` \(2, 2\)"
+    with pytest.raises(ValueError, match=text):
+        first_batches(sampled_batches([[1, 2], [3, 4]], with_classes, 8), asks_for_all)
+
+
 def test_batches_are_collated_until_they_hold_a_thousand_positions():
     batches = first_batches(sampled_batches([[index] * 10 for index in range(500)], collate, 8), asks_for_all)
     assert len(batches) == 13

@@ -13,6 +13,8 @@ from transformers import (
     BitsAndBytesConfig,
     DistilBertConfig,
     DistilBertForMaskedLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     RobertaConfig,
     RobertaForMaskedLM,
     T5Config,
@@ -122,6 +124,11 @@ def test_a_folder_gives_model_tokenizer_and_origin(folder, make_bert, tokenizer,
     assert not teacher.model.training
     saved = BertForMaskedLM.from_pretrained(folder).eval()
     assert torch.equal(full_logits(teacher.model, batch[0]), full_logits(saved, batch[0]))
+
+
+def test_a_folder_at_home_may_be_named_by_a_tilde(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load_teacher(f"~/{folder.name}").origin == Origin(f"~/{folder.name}")
 
 
 def test_a_causal_model_is_loaded_as_one(tmp_path, make_gpt2):
@@ -309,6 +316,19 @@ def test_a_causal_teacher_keeps_no_cache(make_gpt2, tokenizer, batch):
     positions = positions_of("causal", {"labels": batch[0]["input_ids"]})
     teacher.logits_at(batch[0], positions, len(tokenizer))
     assert asked == [False]
+
+
+def test_a_teacher_of_experts_is_not_asked_about_its_router(tokenizer, batch):
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    experts = {"num_key_value_heads": 1, "num_local_experts": 2, "num_experts_per_tok": 1}
+    config = MixtralConfig(vocab_size=len(tokenizer), **size, **experts, output_router_logits=True)
+    teacher = Teacher(MixtralForCausalLM(config))
+    inputs = batch[0]
+    positions = positions_of("causal", {"labels": inputs["input_ids"]})
+    expected = select(teacher.model(**inputs).logits, positions)
+    for parts in ([slice(None)], [slice(0, 3), slice(3, len(positions))]):
+        head = teacher.head_at(inputs, positions, len(tokenizer), parts)
+        torch.testing.assert_close(torch.cat([head.logits(rows) for rows in head.parts]), expected)
 
 
 def test_sequences_longer_than_it_reads_are_refused(make_bert, tokenizer):

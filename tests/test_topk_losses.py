@@ -188,6 +188,7 @@ def test_one_pass_has_the_values_and_gradients_of_the_plain_forms(
     soft = top_k_soft_loss(other, kept).where(asked < num_shared, 0.0)
     for ours, expected in ((losses.hard, hard), (losses.soft, soft)):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    assert (losses.teacher_hard is None) is bool(smoothing)
     (losses.hard @ torch.arange(6.0) + 3 * losses.soft.sum()).backward()
     (hard @ torch.arange(6.0) + 3 * soft.sum()).backward()
     assert float(other.grad.abs().max()) > 0.1

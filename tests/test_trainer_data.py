@@ -99,17 +99,25 @@ def test_a_torch_data_set_trains_as_the_same_rows_of_datasets_do(kind: str, tmp_
     assert largest_difference(*weights) == 0
 
 
+@pytest.mark.parametrize("seed", [None, 7])
 def test_a_collator_of_ones_own_trains_with_one_warning_and_its_evaluation_does_not_vary(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    seed: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own = DataCollatorForLanguageModeling(tokenizer(), mlm_probability=0.3)
+    own = DataCollatorForLanguageModeling(tokenizer(), mlm_probability=0.3, seed=seed)
     trainer = make_trainer(tmp_path, data_collator=own, eval_dataset=examples(), max_steps=3)
     trainer.train()
     assert trainer.data_collator is own
     assert trainer.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"]
     warnings = [each.message for each in caplog.records if each.name.startswith("hf_dwt")]
     assert len(warnings) == 1
-    assert "Your `data_collator` draws its masks from a global generator" in warnings[0]
+    assert "Your `data_collator` draws its masks from a generator that" in warnings[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_classes_that_examples_still_have_change_nothing(kind: str, tmp_path: Path) -> None:
+    rows = examples().add_column("label", [index % 3 for index in range(len(examples()))])
+    weights = [trained_weights(tmp_path, kind, train_dataset=each, max_steps=2) for each in (rows, examples())]
+    assert largest_difference(*weights) == 0
 
 
 # Vocabularies

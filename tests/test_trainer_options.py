@@ -21,7 +21,7 @@ from tiny_runs import (
 )
 from torch import Tensor
 from trainer_runs import make_trainer, plain_losses, trained_weights, training_logs
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, Trainer, TrainingArguments
 
 from hf_dwt import DWTTrainer
 
@@ -79,6 +79,25 @@ def test_a_loss_of_ones_own_is_used_without_a_teacher(tmp_path: Path) -> None:
     stock, ours, without = trained
     assert largest_difference(stock, ours) == 0
     assert largest_difference(stock, without) > 1e-3
+
+
+def test_choices_without_effect_are_named_where_a_loss_of_ones_own_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_trainer(tmp_path, teacher=None, compute_loss_func=doubled_loss, temperature=2.0)
+    assert "There is no `teacher`: weighting, temperature have no effect" in caplog.text
+    assert "hard loss" not in caplog.text
+
+
+def test_choices_without_effect_are_named_where_the_model_is_no_language_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    classifier = BertForSequenceClassification(BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=1))
+    DWTTrainer(classifier, arguments(tmp_path, temperature=2.0))
+    assert "There is no `teacher`: weighting, temperature have no effect" in caplog.text
+    caplog.clear()
+    DWTTrainer(classifier, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"))
+    assert "have no effect" not in caplog.text
 
 
 # What is refused

@@ -71,6 +71,14 @@ def test_label_smoothing_applies_to_both_sides_of_the_gap():
     assert log.pop_means(alone)["train_gap"] == pytest.approx(0, abs=1e-6)
 
 
+def test_a_teachers_hard_loss_that_is_not_known_leaves_the_gap_out():
+    log = TrainingLog()
+    add_both(log, losses([1.0, 2.0], soft=[0.5, 0.3])._replace(teacher_hard=None), [True, True])
+    means = log.pop_means(alone)
+    assert means.keys() == {"loss", "hard_loss", "soft_loss_weight", "soft_loss"}
+    assert means["soft_loss"] == pytest.approx(0.4)
+
+
 def test_ranks_are_summed_before_means_are_taken():
     rank_0, rank_1 = TrainingLog(), TrainingLog()
     rank_0.add(losses(torch.tensor([1.0, 2.0, 3.0])), torch.tensor(9.0), 1.0)

@@ -39,8 +39,8 @@ def test_a_teacher_ahead_of_the_student_is_ordinary_distillation(kind: str, loss
         (0.0, "not known"),
         (0.01, "not known"),
         (HELPED_FROM - 0.001, "not known"),
-        (0.155, "helped"),
-        (0.44, "helped"),
+        (0.155, "like some that helped"),
+        (0.44, "like some that helped"),
         (HELPED_TO + 0.001, "not known"),
         (1.5, "not known"),
     ],
@@ -69,6 +69,8 @@ def test_the_evidence_is_what_the_study_found_with_the_default_weights() -> None
     assert {name for name, each in constant.items() if each["verdict"] == "hurts"} == {"near", "weak", "very_weak"}
     losses = [constant[name]["difference of loss"] for name in sorted(constant, key=behind.__getitem__)]
     assert losses == sorted(losses), "the more the weaker"
+    ahead = study["quality"]["constant-1, better"], study["quality"]["inheritance, better"]
+    assert ahead[0]["difference of loss"] < ahead[1]["difference of loss"]
 
 
 def test_help_elsewhere_is_not_promised_here() -> None:

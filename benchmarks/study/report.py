@@ -158,7 +158,7 @@ def _rules(lines: Sequence[Line]) -> list[Block]:
     rules = [
         "All arms are trained by `DWTTrainer`, the student alone too (without a teacher).",
         "The learning rate is chosen per family (start, with or without teacher) from the same grid, the student alone "
-        "included; see the tuning table.",
+        "included. It holds for all weights of the soft loss, by one of which it was tuned: see the tuning table.",
         f"Dropout is 0, but for a sensitivity cell. Seen here: {words.rates(dropouts) or 'nothing'} "
         f"({len(with_dropout)} of {len(lines)} runs have some).",
         f"Gradients are not clipped. The highest share of clipped steps of a run: "

@@ -112,9 +112,8 @@ def learning_rates(lines: Sequence[Line]) -> list[Block]:
     for each in families:
         lacking = " (others were not run)" if len(each.losses) < len(rates) else ""
         edge = lacking or (" (at the edge of the grid)" if each.is_at_edge else "")
-        name = (
-            f"{each.inputs} {each.size}, {each.start}, {'taught' if each.is_taught else 'alone'}, {each.steps:,} steps"
-        )
+        taught = f"taught ({each.weighting})" if each.is_taught else "alone"
+        name = f"{each.inputs} {each.size}, {each.start}, {taught}, {each.steps:,} steps"
         cells = [words.loss(each.losses[rate]) if rate in each.losses else words.NOT_RUN for rate in rates]
         rows.append([name, *cells, f"{each.best:g}{edge}", words.rates(each.used) or "none yet"])
     columns = ["family", *(f"{rate:g}" for rate in rates), "lowest", "used elsewhere"]
@@ -161,7 +160,10 @@ def _curves(standings: Sequence[Standing], lines: Sequence[Line]) -> list[Block]
         name = f"curves-{inputs}-{size}"
         ends = ", ".join(f"{each.teacher.name} at {words.loss(each.teacher.curve_loss)}" for each in shown)
         alt = f"Held-out loss of the {size} student on {inputs} over {budget} steps; its teachers' levels: {ends}."
-        caption = f"{alt} Mean over seeds; lines through markers are students with the teacher whose level is alike."
+        caption = (
+            f"{alt} Mean over seeds; lines through markers are students with the teacher whose level is alike. All of "
+            "it on the examples of the curves; the table's losses are of the whole test set."
+        )
         blocks.append(Figure(name, caption, alt, as_svg(draw_curves(alone, taught, shown), name, alt)))
     return blocks
 

@@ -17,6 +17,7 @@ class Family:
         size: Of the student.
         start: How it begins.
         is_taught: Whether it has a teacher.
+        weighting: Of the soft loss, in the runs that tuned; empty alone.
         steps: Of the runs that tuned.
         losses: Mean final loss by learning rate.
         num_runs: By learning rate.
@@ -27,6 +28,7 @@ class Family:
     size: str
     start: str
     is_taught: bool
+    weighting: str
     steps: int
     losses: dict[float, float]
     num_runs: dict[float, int]
@@ -56,7 +58,8 @@ def families_of(lines: Sequence[Line]) -> list[Family]:
         others = {line.learning_rate for line in lines if line.part != TUNING and _family(line) == tuple(family)}
         losses = {rate: fmean(each) for rate, each in by_rate.items()}
         counts = {rate: len(each) for rate, each in by_rate.items()}
-        found.append(Family(*family, steps, losses, counts, tuple(sorted(others))))
+        weighting = ", ".join(sorted({line.choices.weighting or "" for line in group}))
+        found.append(Family(*family, weighting, steps, losses, counts, tuple(sorted(others))))
     return found
 
 

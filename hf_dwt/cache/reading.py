@@ -41,7 +41,7 @@ class TeacherCache:
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         manifest = read_manifest(self.folder)
         if manifest is None:
             raise FileNotFoundError(f"{str(self.folder)!r} holds no cached predictions: `cache_teacher` writes them.")

@@ -35,7 +35,7 @@ from hf_dwt.heads import Head, parts_of
 from hf_dwt.language_models import Kind
 from hf_dwt.positions import Positions, positions_of, without_labels
 from hf_dwt.preflight import FirstImpression, first_batches, first_impression
-from hf_dwt.sampling import sampled_batches
+from hf_dwt.sampling import sampled_batches, with_columns
 from hf_dwt.teacher import Teacher, as_teacher
 from hf_dwt.topk_losses import Excerpt, excerpt_of
 from hf_dwt.vocabulary import num_shared_tokens
@@ -73,7 +73,8 @@ def cache_teacher(
 
     Args:
         teacher: As for `DWTTrainer`.
-        dataset: The tokenised training examples, of a known length.
+        dataset: The tokenised training examples, of a known length. Columns that the teacher does not read are left
+            out.
         folder: Where to write.
         top_k: Most likely tokens to keep at a position, >= 1.
         epochs: Epochs of masks to keep, >= 1; longer runs start over with the first one's.
@@ -96,7 +97,9 @@ def cache_teacher(
         True
     """
     _check(top_k, tail_samples, epochs, dtype, dataset)
-    writer = _Writer(as_teacher(teacher), dataset, Path(folder), processing_class, data_collator, batch_size, seed)
+    writer = _Writer(
+        as_teacher(teacher), dataset, Path(folder).expanduser(), processing_class, data_collator, batch_size, seed
+    )
     return writer.write(top_k, tail_samples, epochs, dtype)
 
 
@@ -126,6 +129,7 @@ class _Writer:
             processing_class=self.tokenizer,
             seed=seed,
         )
+        self._collate = with_columns(self.collator, teacher.columns)
 
     def write(self, top_k: int, tail_samples: int, epochs: int, dtype: str) -> TeacherCache:
         wanted = self._manifest(top_k, tail_samples, epochs, dtype)
@@ -173,7 +177,7 @@ class _Writer:
             kind=self.kind,
             model=digest_of_weights(self.teacher.model),
             tokenizer=tokenizer_fingerprint(self.tokenizer),
-            data=batches_fingerprint(self.collator([example]) for example in self._sample()),
+            data=batches_fingerprint(self._collate([example]) for example in self._sample()),
             num_examples=len(self.dataset),
             epochs=epochs,
             top_k=top_k,
@@ -191,7 +195,7 @@ class _Writer:
     def _impression(self) -> FirstImpression:
         """Judge the teacher while it is there: a bad one is told here, and refused by the training."""
         kind_positions_of = partial(positions_of, self.kind)
-        collate = evaluation_collator(self.collator, self.seed)
+        collate = with_columns(evaluation_collator(self.collator, self.seed), self.teacher.columns)
         batches = first_batches(sampled_batches(self.dataset, collate, self.batch_size), kind_positions_of)
         impression = first_impression(list(map(self._placed, batches)), kind_positions_of, self._head_at)
         judge(self.teacher, impression, allow_bad_teacher=True)
@@ -200,7 +204,7 @@ class _Writer:
     def _announce(self, manifest: Manifest) -> None:
         """Tell the disk needed, and see whether it is there."""
         sample = list(self._sample())
-        per_example = len(positions_of(self.kind, self.collator(sample))) / len(sample)
+        per_example = len(positions_of(self.kind, self._collate(sample))) / len(sample)
         per_position = bytes_per_position(manifest.num_kept, manifest.dtype)
         num_left = manifest.num_examples * manifest.epochs - _EXAMPLES_PER_SHARD * len(manifest.shards)
         needed = round(max(num_left, 0) * (per_example * per_position + 16))
@@ -221,7 +225,7 @@ class _Writer:
             with ArrowWriter(path=str(unfinished), features=features(manifest.dtype)) as writer:
                 for first in range(start, end, self.batch_size):
                     rows = [self.dataset[index] for index in range(first, min(first + self.batch_size, end))]
-                    writer.write_batch(self._columns(self.collator(rows), manifest))
+                    writer.write_batch(self._columns(self._collate(rows), manifest))
                 writer.finalize()
             manifest = manifest.with_shard(name, unfinished.stat().st_size)
             os.replace(unfinished, path)

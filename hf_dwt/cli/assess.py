@@ -15,6 +15,7 @@ from hf_dwt.cli.runs import arguments_for
 from hf_dwt.cli.students import student_config
 from hf_dwt.collators import evaluation_collator
 from hf_dwt.comparison import Run, has_result, held_out_of, read_run
+from hf_dwt.feeding import data_seed
 from hf_dwt.sampling import sampled_batches
 from hf_dwt.sections import RecipeError
 
@@ -54,7 +55,7 @@ def assess(
         raise RecipeError("Give either `--standalone-loss` or `--baseline`: both tell the loss of the student alone.")
     args = arguments_for(recipe)
     run = None if baseline is None else _read_baseline(Path(baseline or args.output_dir))
-    inputs = read_inputs(recipe, args.seed)
+    inputs = read_inputs(recipe, data_seed(args))
     assert inputs.teacher is not None
     doubt = None
     if run is not None:

@@ -233,7 +233,7 @@ def _continued(inputs: Inputs, model: PreTrainedModel, row: dict[str, Any]) -> t
 
 
 def _recipe(where: Path, causal: bool, layers: int, hidden_size: int, seed: int) -> Recipe:
-    """The demo as a recipe; the same is in `trainer_configs/recipes/`."""
+    """The demo as a recipe; `trainer_configs/recipes/` has ones of the same sizes and text."""
     heads = max(hidden_size // 64, 1)
     if causal:
         student = {"model_type": "gpt2", "n_layer": layers, "n_embd": hidden_size, "n_head": heads, "n_positions": 64}

@@ -1,5 +1,6 @@
 """`hf-dwt grow`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -88,7 +89,9 @@ def grow(
         )
     student.save_pretrained(folder)
     report.plan.save(folder)
-    tokenizer = load_tokenizer(teacher, {"revision": revision or "main", "trust_remote_code": False})
+    tokenizer = load_tokenizer(
+        os.path.expanduser(teacher), {"revision": revision or "main", "trust_remote_code": False}
+    )
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     for text in (report.plan, report):

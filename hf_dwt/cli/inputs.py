@@ -1,5 +1,6 @@
 """From a recipe to its inputs: teacher, tokenizer, and text as examples."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -93,11 +94,11 @@ def _read_tokenizer(recipe: Recipe, teacher: Teacher | None, text: Any) -> Any:
             return teacher.processing_class
         if "name" in recipe.student:
             own = {"revision": recipe.student.get("revision") or "main", "trust_remote_code": False}
-            return AutoTokenizer.from_pretrained(recipe.student["name"], **own)
+            return AutoTokenizer.from_pretrained(os.path.expanduser(recipe.student["name"]), **own)
         raise RecipeError("There is no teacher whose tokenizer to take: the recipe needs a `tokenizer`.")
     if section.name is not None:
         own = {"revision": section.revision or "main", "trust_remote_code": False}
-        return AutoTokenizer.from_pretrained(section.name, **own)
+        return AutoTokenizer.from_pretrained(os.path.expanduser(section.name), **own)
     rows = _texts(text, recipe.data.text_column)
     return train_tokenizer(islice(rows, _MOST_TOKENIZER_ROWS), section.vocab_size, kind=section.kind)
 

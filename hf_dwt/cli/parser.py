@@ -63,7 +63,7 @@ def _add_train(commands: Any) -> None:
         help="train a student by a recipe",
         description="Train a student by a recipe, a YAML file such as those in trainer_configs/recipes. Further "
         "options change what it says: --max-steps 100, --hidden-size 512, --teacher.name ./small; - and _ are the "
-        "same. Ctrl-C ends the step, writes a checkpoint and prints the command that goes on.",
+        "same. Without a launcher Ctrl-C ends the step, writes a checkpoint and prints the command that goes on.",
     )
     train.add_argument("recipe", metavar="RECIPE.yaml", help="what to train, on what text, how")
     train.add_argument("--dry-run", action="store_true", help="print sizes, steps and costs; read configurations only")

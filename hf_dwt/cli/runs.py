@@ -24,7 +24,7 @@ from hf_dwt.cli.recipe import GrowthSection, Recipe, reading
 from hf_dwt.cli.students import build_student, student_config
 from hf_dwt.comparison import Run, can_resume, equal_cost_steps, forget_result
 from hf_dwt.costs import StepCost, configured_flops
-from hf_dwt.hub.push import Target, failure, prepare, push_or_tell
+from hf_dwt.hub.push import failure, prepare, push_or_tell, target_of
 from hf_dwt.language_models import Kind
 from hf_dwt.model_files import looks_local
 from hf_dwt.publishing.comparison import add_comparison
@@ -169,7 +169,7 @@ def run_student(recipe: Recipe, inputs: Inputs, resume: bool = False, *, command
     run = carry_out_interruptibly(trainer, "with teacher" if has_teacher else "alone", resume)
     if trainer.state.log_history:
         # Else it was finished before, and has its card.
-        trainer.create_model_card(model_name=_target(trainer.args).repo_id.split("/")[-1])
+        trainer.create_model_card(model_name=target_of(trainer.args).repo_id.split("/")[-1])
     return run
 
 
@@ -204,7 +204,7 @@ def publish_comparison(recipe: Recipe, twins: Sequence[Run]) -> None:
     args = arguments_for(recipe)
     if args.process_index > 0:
         return
-    target = _target(args)
+    target = target_of(args)
     files = add_comparison(args.output_dir, [asdict(run) for run in twins], target.repo_id.split("/")[-1])
     if args.push_to_hub:
         try:
@@ -213,11 +213,6 @@ def publish_comparison(recipe: Recipe, twins: Sequence[Run]) -> None:
             raise failure(error, target, args.output_dir) from error
         message = "Tell how the student fares alone" if twins else "Tell how the student fares"
         push_or_tell(files, target, message, args.output_dir)
-
-
-def _target(args: DWTTrainingArguments) -> Target:
-    name = args.hub_model_id or Path(args.output_dir).absolute().name
-    return Target(name, args.hub_revision or "main", args.hub_token)
 
 
 def run_twins(recipe: Recipe, inputs: Inputs, distilled: Run, cost: StepCost | None, resume: bool = False) -> list[Run]:

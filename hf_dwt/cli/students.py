@@ -1,13 +1,12 @@
 """From a recipe to its student, by configuration or with weights."""
 
+import os
 from dataclasses import asdict, replace
 from typing import Any
 
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
     PreTrainedConfig,
     PreTrainedModel,
     set_seed,
@@ -16,13 +15,11 @@ from transformers import (
 from hf_dwt.cli.recipe import Recipe, config_fields, reading
 from hf_dwt.factory import from_weak_teacher
 from hf_dwt.hub.access import resolve_commit
-from hf_dwt.language_models import Kind, architecture_kind
+from hf_dwt.language_models import AUTO_CLASSES, Kind, architecture_kind
 from hf_dwt.model_files import looks_local, without_conversion_service
 from hf_dwt.remapping.sizes import grown_config
 from hf_dwt.sections import RecipeError, check_keys, suggestion
 from hf_dwt.teacher import Teacher
-
-_MODEL_CLASSES = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}
 
 
 def pinned(recipe: Recipe) -> Recipe:
@@ -50,7 +47,7 @@ def read_teacher_config(recipe: Recipe) -> PreTrainedConfig | None:
     section = recipe.teacher
     revision = _commit_of(section.name, section.revision, "teacher")
     return AutoConfig.from_pretrained(
-        section.name, revision=revision or "main", trust_remote_code=section.trust_remote_code
+        os.path.expanduser(section.name), revision=revision or "main", trust_remote_code=section.trust_remote_code
     )
 
 
@@ -102,7 +99,7 @@ def student_config(
 
 def _named_student(recipe: Recipe) -> dict[str, Any]:
     """Arguments of `from_pretrained` for a student that starts from a model."""
-    name, revision = recipe.student["name"], recipe.student.get("revision")
+    name, revision = os.path.expanduser(recipe.student["name"]), recipe.student.get("revision")
     return {"pretrained_model_name_or_path": name, "revision": revision or "main", "trust_remote_code": False}
 
 
@@ -121,7 +118,8 @@ def _grown_config(chosen: dict[str, Any], teacher_config: PreTrainedConfig) -> P
 
 def new_model(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:
     """A language model with random weights."""
-    return _MODEL_CLASSES[kind].from_config(config, **settings)
+    model: PreTrainedModel = AUTO_CLASSES[kind].from_config(config, **settings)
+    return model
 
 
 def build_student(
@@ -134,7 +132,8 @@ def build_student(
         return student
     if "name" in recipe.student:
         with without_conversion_service():
-            return _MODEL_CLASSES[kind].from_pretrained(**_named_student(recipe), use_safetensors=True)
+            named: PreTrainedModel = AUTO_CLASSES[kind].from_pretrained(**_named_student(recipe), use_safetensors=True)
+        return named
     set_seed(seed)
     return new_model(config, kind)
 

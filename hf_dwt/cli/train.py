@@ -30,6 +30,7 @@ from hf_dwt.cli.tables import comparison_rows, comparison_table, teacher_row
 from hf_dwt.comparison import summary
 from hf_dwt.costs import StepCost, num_configured_parameters
 from hf_dwt.course import planned_weights
+from hf_dwt.feeding import data_seed
 from hf_dwt.language_models import Kind
 from hf_dwt.sections import RecipeError
 
@@ -77,7 +78,7 @@ def _carried_out(
     recipe: Recipe, args: DWTTrainingArguments, console: Console, *, baseline: bool, resume: bool
 ) -> dict[str, Any]:
     recipe = pinned(recipe)
-    inputs = read_inputs(recipe, args.seed)
+    inputs = read_inputs(recipe, data_seed(args))
     run = run_student(recipe, inputs, resume, command=f"{REPEAT} --baseline" if baseline else REPEAT)
     teacher_config = inputs.teacher and inputs.teacher.model.config
     config = student_config(recipe, teacher_config, inputs.tokenizer)

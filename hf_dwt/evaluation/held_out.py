@@ -59,6 +59,7 @@ def sums_per_example(
     losses = fused_losses(student_logits, teacher_logits, positions.labels, temperature)
     columns = [torch.ones_like(losses.hard), losses.hard, student_logits.argmax(-1) == positions.labels]
     if teacher_logits is not None:
+        assert losses.teacher_hard is not None
         num_shared = teacher_logits.shape[-1]
         knows_N = positions.labels < num_shared
         agreeing_N = student_logits[:, :num_shared].argmax(-1) == teacher_logits.argmax(-1)

@@ -1,7 +1,10 @@
 """Models to be scored: checked before work, loaded with a new head, or bare."""
 
 import hashlib
+import os
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from hf_dwt.hub.access import resolve_commit
-from hf_dwt.language_models import architecture_kind
+from hf_dwt.language_models import architecture_kind, longest_sequence
 from hf_dwt.model_files import looks_local, without_conversion_service
 
 _READ = ("config.json", "tokenizer.json", "*.safetensors")
@@ -38,8 +41,12 @@ class Candidate:
 
     def max_length(self, wanted: int) -> int:
         """Return how many tokens of a row can be read, at most as many as wanted."""
-        limit: int | None = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return min(wanted, int(self.tokenizer.model_max_length), limit or wanted)
+        return min(wanted, int(self.tokenizer.model_max_length), self._longest_sequence or wanted)
+
+    @cached_property
+    def _longest_sequence(self) -> int | None:
+        with torch.device("meta"):
+            return longest_sequence(AutoModel.from_config(deepcopy(self.config)))
 
     def is_causal(self) -> bool:
         """Tell whether only the last position has read everything."""
@@ -84,7 +91,7 @@ def open_candidate(name: str, *, with_head: bool) -> Candidate:
 def _pinned(name: str) -> tuple[str, str | None]:
     """Where a model is read from, and the commit that its revision means now; None for a folder."""
     if looks_local(name):
-        return name, None
+        return os.path.expanduser(name), None
     source, _, revision = name.partition("@")
     return source, resolve_commit(source, revision or None, None, role="model")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants, get_token
 from huggingface_hub.hf_api import RepoFile
+from transformers import TrainingArguments
 
 from hf_dwt.hub.access import require_write_access, writing_error, writing_fault
 from hf_dwt.hub.files import Files, files_with_token, refuse_token, student_files
@@ -21,7 +22,12 @@ _NOT_PUSHED = ("checkpoint-*", "*.bin", "*.pt", "*.pth", "_*", "trainer_state.js
 
 
 class PushFailed(OSError):
-    """Something could not be pushed; it is on disk, and the message tells how to push it."""
+    """Something could not be pushed; it is on disk, and the message tells how to push it.
+
+    Example:
+        >>> issubclass(PushFailed, OSError)
+        True
+    """
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,28 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.repo_id!r} (branch {self.revision!r}) at {constants.ENDPOINT}"
+
+
+def target_of(
+    args: TrainingArguments,
+    patience: Patience | None = None,
+    *,
+    repo_id: str | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+) -> Target:
+    """Where a run is pushed: as its arguments say, or else to the main branch of a repository named as its folder.
+
+    Args:
+        args: Of the run.
+        patience: With the Hub.
+        repo_id: Instead of `hub_model_id`.
+        token: Instead of `hub_token`.
+        revision: Instead of `hub_revision`.
+    """
+    name = repo_id or args.hub_model_id or Path(args.output_dir).absolute().name
+    branch = revision or args.hub_revision or "main"
+    return Target(name, branch, token or args.hub_token, patience or Patience())
 
 
 def prepare(target: Target, private: bool | None) -> Target:

@@ -205,7 +205,7 @@ def _student(record: Mapping[str, Any]) -> list[str]:
     growth = student["growth"]
     if growth:
         start = (
-            f"It was grown from its teacher (width `{growth['width']}`, depth `{growth['depth']}`; "
+            f"It was grown from {_grown_from(record)} (width `{growth['width']}`, depth `{growth['depth']}`; "
             "`growth_plan.json` tells how, weight by weight). Before training it was "
             f"{growth['outcome'] or 'not compared with it'}."
         )
@@ -221,6 +221,17 @@ def _student(record: Mapping[str, Any]) -> list[str]:
     else:
         start = "It started from random weights."
     return [f"Sizes: {sizes}.", start]
+
+
+def _grown_from(record: Mapping[str, Any]) -> str:
+    """Its teacher, where it is known that the same model has taught it."""
+    teacher = record["teacher"] or {"name": None}
+    name = (
+        teacher["name"] if teacher["name"] is None or teacher["commit"] is None else "{name}@{commit}".format(**teacher)
+    )
+    if name is not None and name == record["student"]["growth"]["teacher"]:
+        return "its teacher"
+    return "a smaller model, the teacher of that growth"
 
 
 def _place(student: Mapping[str, Any]) -> str:

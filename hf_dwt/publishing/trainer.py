@@ -18,7 +18,7 @@ from hf_dwt.adapters import describe, is_adapted, without_card_of_peft
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.costs import StepCost, configured_flops
 from hf_dwt.hub.files import checkpoint_files, snapshot_of, student_files
-from hf_dwt.hub.push import PushFailed, Target, failure, prepare, push_or_tell
+from hf_dwt.hub.push import PushFailed, failure, prepare, push_or_tell, target_of
 from hf_dwt.hub.transience import Patience
 from hf_dwt.language_models import Kind
 from hf_dwt.publishing.card import CARD_FILE, CURVES_FILE, card_of
@@ -59,7 +59,6 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.tally = Tally()
         self._failed_pushes: list[Exception] = []
-        self._pusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
         super().__init__(*args, **kwargs)
         self.add_callback(self.tally)
 
@@ -154,7 +153,8 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
         with without_tokens(self.args), without_card_of_peft(self.accelerator.unwrap_model(self.model), folder):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
-            save_plan_of(unwrap_peft_model(self.accelerator.unwrap_model(self.model)), folder)
+            student = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
+            save_plan_of(student, folder, self.state.global_step)
             record = self.record()
             if record is not None:
                 write(record, folder)
@@ -189,11 +189,10 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             OSError: If the Hub does not answer.
         """
         self.push_in_progress = None
-        name = self._repo_name()
-        wanted = self._target(name, token, None)
+        wanted = target_of(self.args, self.patience, token=token)
         private = self.args.hub_private_repo if private is None else private
         target = self._on_first_rank(lambda: prepare(wanted, private))
-        self.hub_model_id = name if target is None else target.repo_id
+        self.hub_model_id = wanted.repo_id if target is None else target.repo_id
 
     def push_to_hub(
         self,
@@ -222,12 +221,12 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None or token is not None or revision not in (None, self.args.hub_revision):
-            wanted = self._target(self.hub_model_id or self._repo_name(), token, revision)
+            wanted = target_of(self.args, self.patience, repo_id=self.hub_model_id, token=token, revision=revision)
             prepared = self._on_first_rank(lambda: prepare(wanted, private))
             target = wanted if prepared is None else prepared
             self.hub_model_id = target.repo_id
         else:
-            target = self._target(self.hub_model_id, None, None)
+            target = target_of(self.args, self.patience, repo_id=self.hub_model_id)
         self.save_model(_internal_call=True)
         self._finish_current_push()
 
@@ -242,6 +241,11 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
 
         pushed: CommitInfo | Future[CommitInfo] | None = self._on_first_rank(push_student)
         return pushed
+
+    @cached_property
+    def _pusher(self) -> ThreadPoolExecutor:
+        """Pushes one after another; made by the first push, since a search by Ray pickles the trainer."""
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint's student in the background, and the checkpoint itself if that was asked for."""
@@ -258,7 +262,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
         snapshot = snapshot_of(files, self.args.output_dir)
         kept = snapshot.__enter__()
         message = f"Training in progress, step {self.state.global_step}"
-        target = self._target(self.hub_model_id, None, None)
+        target = target_of(self.args, self.patience, repo_id=self.hub_model_id)
         job = self._pusher.submit(push_or_tell, kept, target, message, checkpoint_folder)
         job.add_done_callback(lambda done: self._note(done, snapshot))
         earlier: list[Any] = self.push_in_progress.jobs if busy and self.push_in_progress is not None else []
@@ -277,13 +281,6 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
                 f"The final student was pushed, but {len(self._failed_pushes)} pushes during training were not. The "
                 f"last of them: {self._failed_pushes[-1]}"
             )
-
-    def _repo_name(self) -> str:
-        return self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-
-    def _target(self, repo_id: str, token: str | None, revision: str | None) -> Target:
-        branch = revision or self.args.hub_revision or "main"
-        return Target(repo_id, branch, token or self.args.hub_token, self.patience)
 
     def _on_first_rank(self, call: Callable[[], Any]) -> Any:
         """Call on the first rank alone; where that fails, all ranks do, so that none waits for ever."""

@@ -47,7 +47,7 @@ class Growth:
     Args:
         plan: What to do.
         anatomy: Of the class.
-        teacher_tensor: Reads a parameter of the teacher by name.
+        teacher_tensor: Reads a parameter of the teacher by name, on whatever device.
     """
 
     def __init__(self, plan: GrowthPlan, anatomy: Anatomy, teacher_tensor: Callable[[str], Tensor]) -> None:
@@ -130,7 +130,7 @@ class Growth:
         return f"{prefix}.{layer}.{rest}"
 
     def _in_full(self, name: str) -> Tensor:
-        tensor = self._teacher_tensor(name)
+        tensor = self._teacher_tensor(name).cpu()
         return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
     def _grown(self, source: str, name: str) -> Tensor:

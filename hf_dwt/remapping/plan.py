@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -33,7 +33,8 @@ class GrowthPlan:
         seed: Of everything random.
         inferred: Sizes that were not given, by field.
         version: Of hf_dwt.
-        outcome: What came of it, in a line; no part of the plan proper.
+        outcome: What came of it, in a line; no part of the plan proper, as what follows.
+        num_trained_steps: Optimiser steps that the student beside it had been trained for when it was saved.
 
     Example:
         >>> from hf_dwt import plan_growth
@@ -56,6 +57,7 @@ class GrowthPlan:
     inferred: Mapping[str, int] = field(default_factory=dict)
     version: str = __version__
     outcome: str = field(default="", compare=False)
+    num_trained_steps: int = field(default=0, compare=False)
 
     def configs(self) -> tuple[PretrainedConfig, PretrainedConfig]:
         """The configurations of teacher and student."""
@@ -125,17 +127,21 @@ def remember_plan(student: PreTrainedModel, plan: GrowthPlan) -> None:
     _PLANS[student] = plan
 
 
-def save_plan_of(model: Any, folder: str | Path) -> None:
-    """Write the plan by which a model was grown beside it, if it was."""
+def save_plan_of(model: Any, folder: str | Path, num_trained_steps: int = 0) -> None:
+    """Write the plan by which a model was grown beside it, if it was; and for how many steps it has been trained."""
     plan = plan_of(model)
     if plan is not None:
-        plan.save(folder)
+        replace(plan, num_trained_steps=num_trained_steps).save(folder)
 
 
 def plan_of(model: Any) -> GrowthPlan | None:
-    """The plan by which a model was grown, in this process or before it was loaded from a folder; else None."""
+    """The plan by which a model was grown, in this process or before it was loaded from a folder; else None.
+
+    Weights of a folder that have been trained since are no longer what was grown: for this run they are its start.
+    """
     if not isinstance(model, PreTrainedModel):
         return None
     if model in _PLANS or not (model.name_or_path and (Path(model.name_or_path) / FILE_NAME).is_file()):
         return _PLANS.get(model)
-    return GrowthPlan.load(model.name_or_path)
+    plan = GrowthPlan.load(model.name_or_path)
+    return None if plan.num_trained_steps else plan

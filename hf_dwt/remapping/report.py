@@ -102,7 +102,7 @@ def report_on(
         plan: By which it was grown.
         student: In float32 where it is to be compared.
         growth: That filled it; None for a student that took nothing.
-        teacher: To compare it with, if at all. It is left as it was.
+        teacher: To compare it with, if at all; on the CPU. It is left as it was, and where it was.
         full: Compare in training mode and in bfloat16 too.
     """
     sizes = {name: parameter.numel() for name, parameter in student.named_parameters()}
@@ -122,7 +122,7 @@ def report_on(
     )
     if teacher is None or growth is None:
         return found
-    return _compared(found, _in_float32(teacher), student, growth.expansions["hidden"], full)
+    return _compared(found, _in_full(teacher), student, growth.expansions["hidden"], full)
 
 
 def _compared(
@@ -156,10 +156,14 @@ def _warnings(report: RemappingReport) -> Iterator[str]:
         yield f"The student is near its teacher, not its equal: {report.difference}."
 
 
-def _in_float32(model: PreTrainedModel) -> PreTrainedModel:
-    """The model in full precision; built anew, since a cast also rounds what is computed once, as rotary angles."""
-    if model.dtype in (torch.float32, torch.float64):
+def _in_full(model: PreTrainedModel) -> PreTrainedModel:
+    """The model in full precision on the CPU, where the student is; left as it is if it is there.
+
+    Else it is built anew: a cast also rounds what is computed once, as rotary angles, and a GPU may have no room.
+    """
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    if model.dtype == dtype and model.device.type == "cpu":
         return model
-    full = type(model)._from_config(deepcopy(model.config), dtype=torch.float32)
+    full = type(model)._from_config(deepcopy(model.config), dtype=dtype)
     full.load_state_dict(model.state_dict())
     return full.eval()

@@ -7,10 +7,10 @@ import pytest
 import torch
 from adapted_runs import adapted_base, copy_of_base, fixed_of, lora, make_base, make_trainer, trained_of
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
-from tiny_runs import KINDS, collator, examples, largest_difference, make_student
+from tiny_runs import KINDS, collator, examples, largest_difference, make_student, without_dropout
 from transformers import AutoModelForMaskedLM
 
-from hf_dwt import DWTTrainer, adapters
+from hf_dwt import DWTTrainer, adapters, heads
 from hf_dwt.adapters import describe, num_adapter_parameters, num_base_parameters, trained_of_base, with_adapter
 from hf_dwt.positions import without_labels
 
@@ -74,6 +74,29 @@ def test_a_resumed_adapter_ends_with_the_very_weights_of_an_uninterrupted_one(te
     assert not {"model.safetensors", "README.md"} & names
 
 
+@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapted_models_head_in_parts_is_run_in_the_precision_of_the_whole(
+    kind: str, mixed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, dtypes, losses = [], [], []
+    for most in (heads._MOST_LOGITS_ON_CPU, 3 * make_base(kind).config.vocab_size):
+        monkeypatch.setattr(heads, "_MOST_LOGITS_ON_CPU", most)
+        model = without_dropout(adapted_base(kind))
+        last = model.get_output_embeddings()
+        last.register_forward_hook(lambda _, __, logits: dtypes.append((logits.dtype, logits.shape[-2])))
+        settings = {"bf16": mixed, "max_steps": 2, "logging_steps": 1}
+        trainer = make_trainer(tmp_path, kind, model=model, teacher=copy_of_base(kind), **settings)
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss"])
+        runs.append(trained_of(model))
+    assert {dtype for dtype, _ in dtypes} == {torch.bfloat16 if mixed else torch.float32}
+    assert min(rows for _, rows in dtypes[-3:]) <= 3
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    # The parts' gradients are rounded one by one.
+    assert largest_difference(*runs) < (5e-3 if mixed else 1e-6)
+
+
 def test_an_adapter_on_a_base_can_be_the_teacher(tmp_path: Path) -> None:
     teacher = adapted_base()
     said = logits_of(teacher)
@@ -120,6 +143,16 @@ def test_the_base_is_counted_without_its_adapter(config: LoraConfig) -> None:
     assert num_adapter_parameters(model) == trainable == everything - size
     assert trained_of_base(model) == []
     assert json.loads(json.dumps(describe(model)))["num_parameters"] == trainable
+
+
+def test_only_the_adapter_that_is_in_use_is_counted() -> None:
+    model = with_adapter(make_student("llama"), LoraConfig(r=2, target_modules=["q_proj"]), seed=1)
+    small, base = num_adapter_parameters(model), num_base_parameters(model)
+    model.add_adapter("large", LoraConfig(r=8, target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    assert num_adapter_parameters(model) == small
+    model.set_adapter("large")
+    assert num_adapter_parameters(model) == 4 * small + model.get_output_embeddings().weight.numel()
+    assert num_base_parameters(model) == base
 
 
 # The record and the card

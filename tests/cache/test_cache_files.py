@@ -12,7 +12,7 @@ import pytest
 import torch
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock, Timeout
-from tiny_runs import build, collator, examples, kind_of, make_teacher, tokenizer
+from tiny_runs import build, collator, examples, kind_of, labelled_examples, make_teacher, tokenizer
 
 from hf_dwt import Teacher, TeacherCache, cache_teacher
 from hf_dwt.cache import locking, writing
@@ -52,6 +52,13 @@ def test_batches_get_what_the_teacher_says_of_them_whatever_their_size_and_order
     assert torch.allclose(logs.gather(-1, excerpt.ids.long()), excerpt.logs, atol=1e-5)
     assert torch.allclose(excerpt.rest, 1 - excerpt.logs.exp().sum(-1), atol=1e-5)
     assert torch.allclose(excerpt.label_logs, logs.gather(-1, positions.labels[:, None]).squeeze(-1), atol=1e-5)
+
+
+def test_columns_that_the_teacher_does_not_read_are_left_out(tmp_path: Path) -> None:
+    data = labelled_examples("masked")
+    plain = cache_teacher(teacher(), data, tmp_path / "plain")
+    with_text = data.add_column("text", ["a cat"] * len(data))
+    assert cache_teacher(teacher(), with_text, tmp_path / "text").manifest.data == plain.manifest.data
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])
@@ -124,6 +131,12 @@ def test_a_whole_cache_is_taken_without_asking_the_teacher(tmp_path: Path, monke
     assert cached(tmp_path).manifest.is_complete
     with pytest.raises(TypeError):
         cached(tmp_path / "other")
+
+
+def test_a_folder_at_home_may_be_named_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cached(Path("~/cache")).folder == tmp_path / "home" / "cache"
+    assert TeacherCache("~/cache").manifest.is_complete
 
 
 def test_writing_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Students come from the teacher's configuration or from an architecture's."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from transformers import BertConfig, GPT2Config
 
 from hf_dwt.cli.recipe import Recipe, make_recipe
-from hf_dwt.cli.students import build_student, new_model, objective_of, student_config
+from hf_dwt.cli.students import build_student, new_model, objective_of, read_teacher_config, student_config
 from hf_dwt.costs import num_configured_parameters
 from hf_dwt.sections import RecipeError
 from hf_dwt.teacher import Teacher
@@ -54,6 +55,16 @@ def test_the_objective_is_the_teachers_or_the_recipes_own() -> None:
         objective_of(recipe(num_hidden_layers=3), None)
 
 
+def test_folders_at_home_may_be_named_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    TEACHER.save_pretrained(tmp_path / "small")
+    assert student_config(recipe(name="~/small"), None).hidden_size == 8
+    of_teacher = make_recipe(
+        {"student": {"num_hidden_layers": 2}, "teacher": {"name": "~/small"}, "data": {"source": "a.txt"}}
+    )
+    assert read_teacher_config(of_teacher).hidden_size == 8  # type: ignore[union-attr]
+
+
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     settings = recipe(num_hidden_layers=2)
     config = student_config(settings, TEACHER)
@@ -88,4 +99,11 @@ def test_growth_needs_a_teacher_of_the_same_architecture() -> None:
     with pytest.raises(RecipeError, match="of its teacher's architecture, bert; `student` asks for 'gpt2'"):
         student_config(growing(model_type="gpt2", n_layer=2), TEACHER)
     with pytest.raises(RecipeError, match="Did you mean `method`"):
-        make_recipe({"student": {}, "teacher": {"name": "here"}, "growth": {"metod": 1}, "data": {"source": "a"}})
+        make_recipe(
+            {
+                "student": {"num_hidden_layers": 2},
+                "teacher": {"name": "here"},
+                "growth": {"metod": 1},
+                "data": {"source": "a"},
+            }
+        )

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
 from hf_dwt.cli import main
@@ -61,6 +62,22 @@ def test_a_dry_run_tells_sizes_and_costs_from_configurations_alone(
     if name == "paper":
         # The paper's own sizes: 67.0M and 52.8M, with the tied head's bias and transform.
         assert "0.79" in output
+
+
+def test_a_cache_serves_a_student_of_another_seed_that_keeps_the_seed_of_the_data(
+    recipe_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (recipe_folder / "text.txt").read_text()
+    recipe = yaml.safe_load((recipe_folder / "recipe.yaml").read_text())
+    recipe["data"] = {"source": "text.txt", "form": "sentences", "length": 24, "num_evaluation_examples": 4}
+    recipe["cache"] = {"folder": "cache", "epochs": 1}
+    (recipe_folder / "text.txt").write_text(text * 2)
+    (recipe_folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    words = ["train", "recipe.yaml", *quick(max_steps=1, seed=1, allow_bad_teacher="true")]
+    assert main([*words, "--data_seed", "0", "--output_dir", "first"]) == 0
+    assert main([*words, "--seed", "2", "--data_seed", "0", "--output_dir", "second"]) == 0
+    assert main([*words, "--output_dir", "third"]) == 2
+    assert "holds another cache" in capsys.readouterr().err
 
 
 def test_errors_are_one_line_and_status_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from hub_server import Hub
 from huggingface_hub import HfApi
 from stand_ins import OPTIONS, ROOT, prepare, put_model, smaller
 
-from hf_dwt import weighting
+from hf_dwt import DWTTrainingArguments, weighting
 from hf_dwt.cli import demo, evaluate, main
 from hf_dwt.cli.recipe import _SECTIONS
 from hf_dwt.finetuning.suites import suite_names
@@ -156,7 +156,10 @@ def test_parts_of_recipes_have_the_keys_of_recipes() -> None:
     parts = [block for text in PAGES.values() for block in blocks_of(text) if block.language == "yaml"]
     for part in (yaml.safe_load(block.text) for block in parts if block.file is None):
         for section, values in part.items():
-            check_section(section, values, _SECTIONS[section])
+            if section == "arguments":
+                DWTTrainingArguments(**values)
+            else:
+                check_section(section, values, _SECTIONS[section])
 
 
 @pytest.mark.parametrize("page", PAGES)

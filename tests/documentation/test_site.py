@@ -17,6 +17,7 @@ from stand_ins import ROOT
 
 import hf_dwt
 import hf_dwt.data
+import hf_dwt.plots
 from benchmarks.growth_table import count
 from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics
@@ -47,11 +48,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 # The built site
 
 
-@pytest.mark.parametrize("package", [hf_dwt, hf_dwt.data], ids=lambda package: package.__name__)
+@pytest.mark.parametrize("package", [hf_dwt, hf_dwt.data, hf_dwt.plots], ids=lambda package: package.__name__)
 def test_every_exported_name_has_a_place_in_the_reference(package: ModuleType, site: dict[str, str]) -> None:
     pages = "".join(text for name, text in site.items() if name.startswith("api/"))
     names = [name for name in package.__all__ if name != "__version__"]
     assert [name for name in names if f'id="{package.__name__}.{name}"' not in pages] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["finetuning.cells.Cell", "finetuning.runs.Progress", "teacher.Origin", "weighting.Policy"]
+)
+def test_what_users_are_handed_has_a_place_in_the_reference(name: str, site: dict[str, str]) -> None:
+    assert any(f'id="hf_dwt.{name}"' in text for page, text in site.items() if page.startswith("api/"))
 
 
 def test_nothing_is_fetched_to_read_it(site: dict[str, str]) -> None:

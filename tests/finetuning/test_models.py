@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import Hub
-from transformers import AutoModel, FNetConfig, Mamba2Config, PreTrainedModel, PreTrainedTokenizerFast, T5Config
+from transformers import (
+    AutoModel,
+    FNetConfig,
+    Mamba2Config,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    T5Config,
+)
 
 from hf_dwt.finetuning.models import load_classifier, load_encoder, open_candidate
 
@@ -38,6 +46,20 @@ def test_an_end_pads_where_there_is_no_padding_token(gpt2: str) -> None:
     tokenizer = open_candidate(gpt2, with_head=True).tokenizer
     assert tokenizer.pad_token == tokenizer.eos_token
     assert tokenizer.padding_side == "right"
+
+
+def test_a_folder_at_home_may_be_named_by_a_tilde(gpt2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path(gpt2).parent))
+    candidate = open_candidate("~/gpt2", with_head=True)
+    assert (candidate.name, candidate.source) == ("~/gpt2", gpt2)
+
+
+def test_rows_are_cut_where_a_roberta_can_read_no_further(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    small = {"vocab_size": len(tokenizer), "hidden_size": 12, "num_hidden_layers": 1, "pad_token_id": 1}
+    RobertaConfig(max_position_embeddings=10, architectures=["RobertaForMaskedLM"], **small).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    candidate = open_candidate(str(tmp_path), with_head=True)
+    assert [candidate.max_length(wanted) for wanted in (5, 99)] == [5, 8]
 
 
 def test_a_model_of_the_hub_is_read_at_one_commit_whatever_becomes_of_its_branch(

@@ -101,6 +101,30 @@ def test_where_it_started_is_claimed_only_where_it_is_known() -> None:
     assert metadata(surely)["base_model"] == "me/start"
 
 
+@pytest.mark.parametrize(
+    ("teacher", "told"),
+    [
+        ({"name": "me/small", "commit": "a" * 40}, "It was grown from its teacher (width"),
+        ({"name": "me/small", "commit": "b" * 40}, "It was grown from a smaller model, the teacher of that growth (w"),
+        ({"name": None, "commit": None}, "It was grown from a smaller model, the teacher of that growth (width"),
+        (None, "It was grown from a smaller model, the teacher of that growth (width"),
+    ],
+)
+def test_a_student_is_grown_from_its_teacher_only_if_the_same_model_has_taught_it(
+    teacher: dict[str, str | None] | None, told: str
+) -> None:
+    growth = {
+        "teacher": f"me/small@{'a' * 40}",
+        "width": "exact",
+        "depth": "identity",
+        "outcome": "equal to the teacher",
+    }
+    record = {**RECORD, "student": {**RECORD["student"], "growth": growth}}
+    if teacher is not None:
+        record |= {"teacher": {**TEACHER, **teacher}, "objective": OBJECTIVE}
+    assert told in card_of(record, "student", has_curves=False)
+
+
 def test_twins_that_are_known_stay_in_the_record_of_a_run_that_is_taken_up_without_them(tmp_path: Path) -> None:
     twins = [{"name": "alone, equal steps", "steps": 10, "loss": 2.75, "accuracy": 0.3}]
     known = {**RECORD, "results": {"eval_loss": 2.5}, "baseline": [], "arguments": {}}
