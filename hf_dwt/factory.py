@@ -92,7 +92,8 @@ def from_weak_teacher(
         token: Hub token.
         method: "exact" makes a student that predicts what its teacher predicts, and proves it. "random" takes the
             configuration only. "repeat_last", "stack", "interleave", "spread" name a way to deepen, "near", "fpi" and
-            "aki" a way to widen. See `remapping.methods.METHODS`.
+            "aki" a way to widen, and stack. See `remapping.methods.METHODS`. By "aki" students ended best in the study,
+            `benchmarks/results/study.md`.
         depth_method: Instead of the method's own way to deepen.
         width_method: Instead of the method's own way to widen.
         noise: What sets the copies of a unit apart, in standard deviations of each weight. It changes no output. At 0,
