@@ -9,6 +9,8 @@ from torch import Tensor
 from hf_dwt.fused_losses import Losses
 
 _STUDENT = ("loss", "hard_loss")
+_TEACHER: tuple[str, ...] = ("teacher_positions", "soft_loss")
+_GAP = ("teacher_hard_loss", "train_gap")
 
 
 class TrainingLog:
@@ -43,12 +45,12 @@ class TrainingLog:
             losses: Per position.
             knows: Shape (positions,), whether the teacher knows the label's token.
         """
-        columns = {"teacher_positions": knows.to(losses.soft.dtype), "soft_loss": losses.soft}
+        names, columns = _TEACHER, [knows.to(losses.soft.dtype), losses.soft]
         if losses.teacher_hard is not None:
-            gap = losses.hard * knows - losses.teacher_hard
-            columns |= {"teacher_hard_loss": losses.teacher_hard, "train_gap": gap}
-        values = torch.stack(list(columns.values())).detach()
-        self._add(tuple(columns), values.sum(dim=-1, dtype=_widest(values)))
+            names += _GAP
+            columns += [losses.teacher_hard, losses.hard * knows - losses.teacher_hard]
+        values = torch.stack(columns).detach()
+        self._add(names, values.sum(dim=-1, dtype=_widest(values)))
         broken = (~losses.teacher_is_finite).sum()
         self._broken_positions = broken if self._broken_positions is None else self._broken_positions + broken
 

@@ -21,7 +21,7 @@ import hf_dwt.plots
 from benchmarks.growth_table import count
 from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics
-from hf_dwt.training_log import _STUDENT, _TEACHER
+from hf_dwt.training_log import _GAP, _STUDENT, _TEACHER
 
 LOGS = (ROOT / "docs/logs.md").read_text()
 COMMANDS = ("train", "assess", "grow", "evaluate", "demo")
@@ -224,7 +224,7 @@ def test_figures_of_percent_and_words_with_loss_in_them_have_their_digits(buildi
 
 def test_the_page_on_logs_lists_every_key() -> None:
     listed = set(re.findall(r"^\| `(\w+)`", LOGS, flags=re.MULTILINE))
-    training = {*_STUDENT, *_TEACHER, "soft_loss_weight"} - {"teacher_positions"}
+    training = {*_STUDENT, *_TEACHER, *_GAP, "soft_loss_weight"} - {"teacher_positions"}
     source = inspect.getsource(Course)
     probed = set(re.findall(r'"((?:probe|handover)_\w+)":', source)) | {"probe_loss"}
     held_out = set(re.findall(r'"(loss|perplexity|accuracy|agreement)"\]?:? ', inspect.getsource(held_out_metrics)))
