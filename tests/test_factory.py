@@ -386,7 +386,7 @@ def test_a_saved_student_loads_as_any_model_and_says_the_same(family, tmp_path):
 
 def test_type_checkers_know_what_comes_back():
     returned = [each.__annotations__["return"] for each in get_overloads(from_weak_teacher)]
-    assert returned == [tuple[PreTrainedModel, RemappingReport], PreTrainedModel]
+    assert returned == [PreTrainedModel, tuple[PreTrainedModel, RemappingReport]]
 
 
 def test_a_configuration_tells_what_was_grown():
