@@ -95,7 +95,7 @@ def _replicated(model: nn.Module, device: torch.device) -> Place:
     @contextmanager
     def at_hand() -> Iterator[None]:
         # Another trainer may have had the same model, and let it go.
-        if next(model.parameters()).device != device:
+        if next(model.parameters()).device.type != device.type:
             model.to(device)
         yield
 

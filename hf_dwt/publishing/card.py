@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData, constants
 
 from hf_dwt.model_files import looks_local
+from hf_dwt.teacher import Origin
 
 CARD_FILE, CURVES_FILE = "README.md", "training_curves.png"
 
@@ -225,11 +226,9 @@ def _student(record: Mapping[str, Any]) -> list[str]:
 
 def _grown_from(record: Mapping[str, Any]) -> str:
     """Its teacher, where it is known that the same model has taught it."""
-    teacher = record["teacher"] or {"name": None}
-    name = (
-        teacher["name"] if teacher["name"] is None or teacher["commit"] is None else "{name}@{commit}".format(**teacher)
-    )
-    if name is not None and name == record["student"]["growth"]["teacher"]:
+    teacher = record["teacher"]
+    named = teacher is not None and teacher["name"] is not None
+    if named and str(Origin(teacher["name"], commit=teacher["commit"])) == record["student"]["growth"]["teacher"]:
         return "its teacher"
     return "a smaller model, the teacher of that growth"
 
