@@ -10,7 +10,8 @@ from benchmarks.study.cells import choices_of
 from benchmarks.study.results import TIMES, contents_of
 from hf_dwt.comparison import Point
 
-CONFIRMATION = "confirmation"
+# What the names of parts with fresh seeds begin with.
+_CONFIRMATION = "confirmation"
 _CHOICES = ("inputs", "size", "start", "teacher", "grown_from", "temperature", "dropout", "steps")
 _WEIGHTING = ("weighting", "soft_loss_weight", "final_soft_loss_weight", "weighting_kwargs")
 # What a cell is called, and how its steps and learning rate were told: no choices beside these.
@@ -138,6 +139,11 @@ class Line:
     cores: int
     commit: str
     machine: str
+
+    @property
+    def confirms(self) -> bool:
+        """Whether it is of a part with fresh seeds, by the part's name."""
+        return self.part.startswith(_CONFIRMATION)
 
     @property
     def fingerprints(self) -> dict[str, str]:

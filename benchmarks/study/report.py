@@ -13,7 +13,7 @@ from benchmarks.study.crossing import SHARES
 from benchmarks.study.document import FIGURES, Block, Figure, Heading, Items, Paragraph, Table, as_html, as_markdown
 from benchmarks.study.findings import findings
 from benchmarks.study.headline import headlines_of, parts_of_headlines
-from benchmarks.study.lines import CONFIRMATION, Line, StepTime, as_planned, read_lines, read_times
+from benchmarks.study.lines import Line, StepTime, as_planned, read_lines, read_times
 from benchmarks.study.missing import missing_cells
 from benchmarks.study.repeated import repeated
 from benchmarks.study.sections import answers, learning_rates, places
@@ -175,8 +175,8 @@ def _shared_seeds(lines: Sequence[Line]) -> str:
     """Say whether seeds that tuned were used elsewhere, or those of the screening to confirm."""
     tuning = {line.seed for line in lines if line.part == TUNING}
     rest = [line for line in lines if line.part not in (TUNING, TEACHERS)]
-    confirming = {line.seed for line in rest if line.part == CONFIRMATION}
-    screening = {line.seed for line in rest if line.part != CONFIRMATION}
+    confirming = {line.seed for line in rest if line.confirms}
+    screening = {line.seed for line in rest if not line.confirms}
     broken = ((tuning & (confirming | screening), "tuned"), (confirming & screening, "screened"))
     told = [f"broken by seed {words.seeds(shared)}, which {what} too" for shared, what in broken if shared]
     return f" Here {' and '.join(told) or 'no seed that tuned is used elsewhere, and none that screened confirms'}."
