@@ -9,10 +9,12 @@ from xml.etree import ElementTree
 import pytest
 from study_lines import arm, content, lines, written
 
+from benchmarks.study import sections
 from benchmarks.study.config import Part
 from benchmarks.study.lines import read_lines
 from benchmarks.study.report import write
 from benchmarks.study.sections import conditional_on
+from benchmarks.study.weakness import standings
 
 SEEDS = {1: 0.50, 2: 0.52, 3: 0.54}
 PARTS = [
@@ -235,6 +237,15 @@ def test_rules_say_how_far_the_lines_keep_them(tmp_path, report):
     markdown, *_ = write(written(tmp_path / "broken", contents), PARTS, tmp_path / "out4")
     assert "broken by seed 101, which tuned too and broken by seed 1, which screened too" in markdown.read_text()
     assert "highest share of clipped steps of a run: 25.00 %" in markdown.read_text()
+
+
+def test_the_curve_of_the_student_alone_is_of_the_seeds_that_have_a_teacher(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(sections, "draw_curves", lambda alone, *_: drawn.append({line.seed for line in alone}))
+    monkeypatch.setattr(sections, "as_svg", lambda *_: "<svg/>")
+    found = lines([*study(), content("alone", 11, 0.4, part="confirmation")])
+    sections.places(standings(found), found)
+    assert drawn == [set(SEEDS)]
 
 
 def test_learning_rates_show_the_grid_the_choice_and_an_edge(report):
