@@ -5,7 +5,6 @@ from typing import Any, NoReturn
 
 from accelerate import Accelerator
 from transformers import PreTrainedModel
-from transformers.trainer_utils import has_length
 
 from hf_dwt.arguments import DistillationArguments
 from hf_dwt.cache.keys import tokenizer_fingerprint
@@ -15,6 +14,7 @@ from hf_dwt.identity import TeacherIdentity
 from hf_dwt.language_models import language_model_kind
 from hf_dwt.positions import Positions
 from hf_dwt.publishing.record import TeacherFacts
+from hf_dwt.sampling import is_stream
 from hf_dwt.teacher import Origin, Teacher
 from hf_dwt.topk_losses import Excerpt
 
@@ -55,11 +55,7 @@ class CachedTeaching:
                 "with the student's tokenizer."
             )
         require_no_model(choices)
-        if accelerator.dispatch_batches:
-            raise ValueError(
-                "`dispatch_batches=True` cannot be used with a cache: batches would be cut by examples, but what it "
-                "holds are rows of positions. Leave it out of `accelerator_config`."
-            )
+        require_own_batches(accelerator.dispatch_batches)
         self.cache, self._choices = cache, choices
         told = manifest.teacher
         origin = Origin(told["name"], told["revision"], told["commit"])
@@ -118,8 +114,11 @@ class CachedTeaching:
         Raises:
             ValueError: If the data are a stream, or more than were cached.
         """
-        if not has_length(dataset):
-            raise ValueError("A stream cannot be trained on from a cache: pass a data set of a known length.")
+        if is_stream(dataset):
+            raise ValueError(
+                "A stream cannot be trained on from a cache: pass a data set of a known length whose examples have "
+                "indices."
+            )
         if len(dataset) > self.cache.manifest.num_examples:
             raise ValueError(
                 f"`train_dataset` has {len(dataset):,} examples, the cache {str(self.cache.folder)!r} holds "
@@ -134,6 +133,19 @@ class CachedTeaching:
     def take_excerpt(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], Excerpt | None]:
         """Part a batch into what models read and what the teacher said."""
         return take_excerpt(inputs, self.cache.manifest)
+
+
+def require_own_batches(dispatch_batches: bool | None) -> None:
+    """Check that each rank makes its batches itself.
+
+    Raises:
+        ValueError: If the first rank would make them for all.
+    """
+    if dispatch_batches:
+        raise ValueError(
+            "`dispatch_batches=True` cannot be used with a cache: batches would be cut by examples, but what it "
+            "holds are rows of positions. Leave it out of `accelerator_config`."
+        )
 
 
 def require_no_model(choices: DistillationArguments) -> None:

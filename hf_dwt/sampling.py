@@ -15,6 +15,11 @@ _MOST_EXAMPLES = 10_000
 Collate = Callable[[list[Any]], dict[str, Any]]
 
 
+def is_stream(dataset: Any) -> bool:
+    """Tell whether examples can only be read in their order; PyTorch's streams may tell how many there are."""
+    return not has_length(dataset) or isinstance(dataset, IterableDataset)
+
+
 def reads_once(dataset: Any) -> bool:
     """Tell whether looking at a stream takes its examples away from training."""
     return not has_length(dataset) and iter(dataset) is iter(dataset)
@@ -70,7 +75,7 @@ def sampled_batches(dataset: Any, collate: Collate, batch_size: int) -> Iterator
     A sized data set is sampled, so that an ordered one does not mislead; a stream is read from its start. Every rank
     sees the same batches.
     """
-    if has_length(dataset) and not isinstance(dataset, IterableDataset):
+    if not is_stream(dataset):
         indices = Random(0).sample(range(len(dataset)), min(len(dataset), _MOST_EXAMPLES))
         examples: Iterator[Any] = (dataset[index] for index in indices)
     else:

@@ -2,11 +2,13 @@
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_runs import KINDS, build, examples, largest_difference, make_student, make_teacher, tokenizer
+from torch.utils.data import IterableDataset
 from trainer_runs import make_trainer, trained_weights, training_logs
 from transformers import PreTrainedTokenizerFast
 
@@ -170,6 +172,16 @@ class OwnLoader(DWTTrainer):
         return self.accelerator.prepare(rows) or rows
 
 
+class CountedStream(IterableDataset[dict[str, Any]]):
+    """A stream that tells how many examples it has, as one of PyTorch may."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        yield from examples()
+
+    def __len__(self) -> int:
+        return len(examples())
+
+
 def test_batches_and_data_that_cannot_hold_predictions_are_refused(tmp_path: Path) -> None:
     cache = cached(tmp_path / "cache")
     base = make_trainer(tmp_path, teacher=cache)
@@ -179,6 +191,11 @@ def test_batches_and_data_that_cannot_hold_predictions_are_refused(tmp_path: Pat
     stream = make_trainer(tmp_path, teacher=cache, train_dataset=examples().to_iterable_dataset(), max_steps=1)
     with pytest.raises(ValueError, match="A stream cannot be trained on from a cache"):
         stream.train()
+    counted = make_trainer(tmp_path, teacher=cache, train_dataset=CountedStream(), max_steps=1)
+    with pytest.raises(ValueError, match="A stream cannot be trained on from a cache"):
+        counted.train()
+    with pytest.raises(ValueError, match="a stream cannot be cached"):
+        cache_teacher(make_teacher(), CountedStream(), tmp_path / "other", processing_class=tokenizer())
 
 
 @pytest.mark.parametrize(

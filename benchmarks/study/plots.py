@@ -45,7 +45,7 @@ def draw_curves(alone: Sequence[Line], taught: Mapping[str, Sequence[Line]], sta
     labels = [("alone", steps[-1][1], "black")] if steps else []
     axes.plot(*_columns(steps), color="black", linestyle="-", linewidth=2)
     for standing, (colour, line, marker) in zip(standings, _STYLES[1:], strict=False):
-        name, level = standing.teacher.name, standing.teacher.curve_loss
+        name, level = standing.teacher.name, standing.level
         axes.axhline(level, color=colour, linestyle=line, linewidth=1)
         labels.append((f"{name} itself", level, colour))
         if curve := _mean_curve(taught.get(name, ())):

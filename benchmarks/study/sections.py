@@ -153,14 +153,14 @@ def _curves(standings: Sequence[Standing], lines: Sequence[Line]) -> list[Block]
     for (inputs, size), group in sorted(groups.items()):
         budget = max(each.baseline.steps for each in group)
         shown = [each for each in group if each.baseline.steps == budget]
-        shown = sorted(shown, key=lambda each: each.teacher.curve_loss or 0.0)[:_MOST_TEACHERS]
+        shown = sorted(shown, key=lambda each: each.level)[:_MOST_TEACHERS]
         base = shown[0].baseline
         seeds = {place.seed for each in shown for place in each.places}
         fitting = [line for line in lines if line.choices == base and line.part not in (TUNING, TEACHERS)]
         alone = [line for line in fitting if line.seed in seeds]
         taught = {each.teacher.name: _first_arm(each, lines) for each in shown}
         name = f"curves-{inputs}-{size}"
-        ends = ", ".join(f"{each.teacher.name} at {words.loss(each.teacher.curve_loss)}" for each in shown)
+        ends = ", ".join(f"{each.teacher.name} at {words.loss(each.level)}" for each in shown)
         alt = f"Held-out loss of the {size} student on {inputs} over {budget} steps; its teachers' levels: {ends}."
         caption = (
             f"{alt} Mean over seeds; lines through markers are students with the teacher whose level is alike. All of "

@@ -19,13 +19,15 @@ class Place:
 
     Attributes:
         seed: Of that run.
-        step: At which the run's curve is first at or below the teacher's loss on the same examples; None if never.
+        level: The teacher's loss on the examples of the run's curve, under the run's masks, nats per position.
+        step: At which the run's curve is first at or below that level; None if never.
         share: The same, as a share of the run.
         behind: How far the teacher's loss lies above the run's final one, both on the whole test set, nats.
         quality: As `hf_dwt.assess` defines it; None if the unigram model's loss was not measured.
     """
 
     seed: int
+    level: float
     step: int | None
     share: float | None
     behind: float
@@ -66,6 +68,11 @@ class Standing:
         return fmean(known) if known else None
 
     @property
+    def level(self) -> float:
+        """Mean over the runs, nats per position."""
+        return fmean(place.level for place in self.places)
+
+    @property
     def behind(self) -> float:
         """Mean over the runs, nats."""
         return fmean(place.behind for place in self.places)
@@ -83,7 +90,7 @@ def place(teacher: Model, alone: Line) -> Place | None:
     step = overtaken_at(alone.curve, teacher.curve_loss)
     found = None if alone.unigram_loss is None else quality(teacher.loss, alone.unigram_loss, alone.loss)
     share = None if step is None else step / alone.choices.steps
-    return Place(alone.seed, step, share, teacher.loss - alone.loss, found)
+    return Place(alone.seed, teacher.curve_loss, step, share, teacher.loss - alone.loss, found)
 
 
 def standings(lines: Iterable[Line]) -> list[Standing]:

@@ -15,7 +15,6 @@ import torch
 from datasets.arrow_writer import ArrowWriter
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
 from hf_dwt.cache.keys import (
@@ -35,7 +34,7 @@ from hf_dwt.heads import Head, parts_of
 from hf_dwt.language_models import Kind
 from hf_dwt.positions import Positions, positions_of, without_labels
 from hf_dwt.preflight import FirstImpression, first_batches, first_impression
-from hf_dwt.sampling import sampled_batches, with_columns
+from hf_dwt.sampling import is_stream, sampled_batches, with_columns
 from hf_dwt.teacher import Teacher, as_teacher
 from hf_dwt.topk_losses import Excerpt, excerpt_of
 from hf_dwt.vocabulary import num_shared_tokens
@@ -296,5 +295,5 @@ def _check(top_k: int, tail_samples: int, epochs: int, dtype: str, dataset: Any)
             raise ValueError(f"`{name}` must be a whole number, at least {least}, got {value!r}.")
     if dtype not in ("float16", "float32"):
         raise ValueError(f"`dtype` must be 'float16' or 'float32', got {dtype!r}.")
-    if not has_length(dataset) or not len(dataset):
+    if is_stream(dataset) or not len(dataset):
         raise ValueError("`dataset` must hold examples, and tell how many: a stream cannot be cached.")

@@ -16,7 +16,7 @@ from hf_dwt.arguments import DistillationArguments, DWTTrainingArguments
 from hf_dwt.assess import assess_teacher
 from hf_dwt.cache.reading import TeacherCache
 from hf_dwt.cache.writing import cache_teacher
-from hf_dwt.cached_teaching import require_no_model
+from hf_dwt.cached_teaching import require_no_model, require_own_batches
 from hf_dwt.checkpoints import has_whole_checkpoint, last_whole_checkpoint
 from hf_dwt.cli.inputs import Inputs
 from hf_dwt.cli.interruption import carry_out_interruptibly
@@ -57,6 +57,7 @@ def arguments_for(recipe: Recipe, **changes: Any) -> DWTTrainingArguments:
     if recipe.cache is not None:
         # Known here, before hours of caching.
         require_no_model(args)
+        require_own_batches(args.accelerator_config.dispatch_batches)
     return args
 
 

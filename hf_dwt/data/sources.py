@@ -4,6 +4,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 from datasets import Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
@@ -57,6 +58,8 @@ def load_text(
             if builder != "parquet":
                 _require_utf8(files)
             raise
+        if builder == "json" and not streaming:
+            _check_strings(dataset, files)
     if not streaming:
         _check_not_empty(len(dataset), source)
     return dataset
@@ -128,6 +131,19 @@ def _require_utf8(files: Sequence[Path]) -> None:
                         f"{str(file)!r} is not UTF-8: byte {error.start + 1} of line {number} is "
                         f"{line[error.start]:#04x}. Save it as UTF-8."
                     ) from error
+
+
+def _check_strings(dataset: Dataset, files: Sequence[Path]) -> None:
+    """Find bytes that are no UTF-8, at which Arrow's reader of JSON does not look.
+
+    Raises:
+        ValueError: Naming the first of them.
+    """
+    try:
+        dataset.data.validate(full=True)
+    except pa.ArrowInvalid:
+        _require_utf8(files)
+        raise
 
 
 def _check_not_empty(size: int, source: object) -> None:

@@ -106,13 +106,20 @@ def test_a_cache_is_written_once_and_learnt_from(prepared: tuple[Recipe, Inputs]
     assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"teacher_dtype": "float16"}, "`teacher_dtype` says in which precision a model is run, got 'float16'"),
+        ({"accelerator_config": {"dispatch_batches": True}}, "`dispatch_batches=True` cannot be used with a cache"),
+    ],
+)
 def test_a_choice_that_is_of_no_use_with_a_cache_is_refused_before_the_teacher_is_asked(
-    prepared: tuple[Recipe, Inputs], tmp_path: Path
+    choice: dict[str, Any], message: str, prepared: tuple[Recipe, Inputs], tmp_path: Path
 ) -> None:
     recipe, inputs = prepared
     cached = replace(recipe, cache=CacheSection(str(tmp_path / "cache"), top_k=4))
-    cached = replace(cached, arguments={**recipe.arguments, "teacher_dtype": "float16"})
-    with pytest.raises(ValueError, match="`teacher_dtype` says in which precision a model is run, got 'float16'"):
+    cached = replace(cached, arguments={**recipe.arguments, **choice})
+    with pytest.raises(ValueError, match=message):
         run_student(cached, inputs)
     assert not (tmp_path / "cache").exists()
 

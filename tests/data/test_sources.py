@@ -91,6 +91,7 @@ def test_mixed_and_unknown_kinds_of_files_are_refused(folder):
         ("b.txt", "first\nlast caf\u00c3", "byte 9 of line 2 is 0xc3"),
         ("b.csv", "text\nfirst\ncafé\n", "byte 4 of line 3 is 0xe9"),
         ("b.json", '[{"text": "café"}]', "byte 15 of line 1 is 0xe9"),
+        ("b.jsonl", '{"text": "first"}\n{"text": "café"}\n', "byte 14 of line 2 is 0xe9"),
     ],
 )
 def test_the_place_that_is_no_utf8_is_named(tmp_path, name, content, place):

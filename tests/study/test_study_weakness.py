@@ -45,6 +45,16 @@ def test_a_teacher_that_is_weak_beside_some_seeds_only_is_not_called_weak():
     assert found.verdict == "weak beside 1 of 2 runs, not weak by the rule"
 
 
+def test_the_level_is_the_mean_of_those_beside_each_run():
+    alone = [content("alone", seed, loss=0.5) for seed in (1, 2)]
+    taught = [content("taught", seed, teacher="small") for seed in (1, 2)]
+    for line, level in zip(taught, (0.75, 0.78125), strict=True):
+        line["teacher"]["curve_loss"] = level
+    (found,) = standings(lines([*alone, *taught]))
+    assert [place.level for place in found.places] == [0.75, 0.78125]
+    assert found.level == 0.765625
+
+
 def test_the_place_is_read_from_the_curves_examples_and_the_margin_from_the_whole_set():
     alone = content("alone", loss=0.5, curve=[(40, 0.7), (100, 0.5)])
     taught = content("taught", teacher="small", teacher_loss=0.8)
