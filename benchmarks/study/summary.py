@@ -1,12 +1,14 @@
 """The report's figures as JSON, for documents that quote them."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from benchmarks.study.contrasts import ALONE, Contrast, arms_of, contrasts_of
-from benchmarks.study.headline import Headline
+from benchmarks.study.headline import Costs, Headline, Recipe
 from benchmarks.study.lines import Line
 from benchmarks.study.statistics import verdict
+from benchmarks.study.tuning import families_of
 from benchmarks.study.weakness import Standing
 from hf_dwt.finetuning.statistics import summarise
 
@@ -14,8 +16,10 @@ from hf_dwt.finetuning.statistics import summarise
 def summary_of(
     lines: Sequence[Line], parts: Sequence[str], standings: Sequence[Standing], headlines: Sequence[Headline]
 ) -> dict[str, Any]:
-    """What each part found, by arm: losses are in nats per position, differences are from the student alone
-    from a random start or, where it says so, from the same start alone.
+    """What each part found, by arm, and where each learning rate ended.
+
+    Losses are in nats per position, differences are from the student alone from a random start or, where it says so,
+    from the same start alone.
 
     Args:
         lines: As planned.
@@ -34,14 +38,27 @@ def summary_of(
                 "overtaken at": [place.share for place in each.places],
                 "verdict": each.verdict,
             }
+    found["tuning"] = {
+        f"{each.inputs} {each.size}, {each.start}, {'taught' if each.is_taught else 'alone'}, {each.steps} steps": {
+            f"rate {rate:g}, loss": loss for rate, loss in each.losses.items()
+        }
+        for each in families_of(lines)
+    }
     found["headline"] = {
         each.part: {
             "target loss": each.target,
-            **{recipe.name: vars(recipe.costs) for recipe in each.recipes if recipe.costs is not None},
+            **{recipe.name: _needs(recipe, recipe.costs) for recipe in each.recipes if recipe.costs is not None},
         }
         for each in headlines
     }
     return {name: each for name, each in found.items() if each}
+
+
+def _needs(recipe: Recipe, costs: Costs) -> dict[str, Any]:
+    means = {share: fmean(line.loss for line in runs.values()) for share, runs in recipe.runs.items()}
+    losses = {f"{share:g} of the budget, loss": mean for share, mean in means.items()}
+    seeds = {"seeds": len(recipe.crossings), "seeds that reach it": recipe.num_reached}
+    return {**vars(costs), **seeds, **losses}
 
 
 def _arms(part: str, lines: Sequence[Line]) -> dict[str, Any]:

@@ -61,6 +61,9 @@ SENTENCES = [
     _start("random, taught by `inheritance`", "taught, random", "random-taught"),
     _start("grown by `exact`, and taught", "taught, exact", "grown-taught"),
     "The aim that we had set, 0.40, is missed",
+    "after 0.75 of the steps five students end at "
+    "{{ study.json/headline/confirmation/grown-by-aki/0.75 of the budget, loss }}, alone after all at "
+    "{{ study.json/headline/confirmation/target loss }}",
     f"those {_behind('near')} and {_behind('weak')} nats behind the student alone helped, one {_behind('very_weak')} "
     "behind neither helped nor hurt",
     _step("student alone", "masked/alone"),
@@ -102,6 +105,12 @@ def test_what_the_readme_says_of_the_policies_is_what_the_study_found() -> None:
     assert [verdicts[f"constant-1, {name}"] for name in ("near", "weak", "very_weak")] == ["hurts"] * 3
     assert [verdicts[f"inheritance, {name}"] for name in ("near", "weak")] == ["helps"] * 2
     assert [verdicts[f"inheritance, {name}"] for name in ("very_weak", "better")] == ["no difference shown"] * 2
+
+
+def test_every_fresh_seed_of_the_student_grown_by_aki_reaches_its_target() -> None:
+    found = json.loads((RESULTS / "study.json").read_text())["headline"]["confirmation"]["grown-by-aki"]
+    assert found["seeds that reach it"] == found["seeds"] == 5
+    assert found["operations"] == 0.75
 
 
 def test_the_sections_of_results_hold_no_figure_that_is_not_asked_for(building: ModuleType) -> None:

@@ -229,6 +229,17 @@ def test_the_headline_names_target_recipe_and_cost(report):
     assert "https://arxiv.org/abs/2405.15319" in report[0]
 
 
+def test_the_summary_has_what_documents_quote_of_rates_and_of_the_headline(tmp_path):
+    *_, path = write(written(tmp_path / "lines", study()), PARTS, tmp_path / "out")
+    summary = json.loads(path.read_text())
+    rates = {"rate 0.001, loss": 0.5, "rate 0.002, loss": 0.6}
+    assert summary["tuning"] == {"molecules 4x128, random, alone, 100 steps": rates}
+    grown = summary["headline"]["headline"]["grown"]
+    assert grown["seeds"] == grown["seeds that reach it"] == 3
+    losses = {share: grown[f"{share:g} of the budget, loss"] for share in (0.2, 0.3, 0.4)}
+    assert losses == pytest.approx({0.2: 0.72, 0.3: 0.62, 0.4: 0.5})
+
+
 def test_rules_say_how_far_the_lines_keep_them(tmp_path, report):
     assert "no seed that tuned is used elsewhere, and none that screened confirms" in report[0]
     assert "highest share of clipped steps of a run: 0.00 %" in report[0]
@@ -301,7 +312,7 @@ def test_a_recipe_of_a_model_that_is_no_weak_teacher_is_told(report, tmp_path):
 def test_figures_for_documents_are_those_of_the_report(report):
     markdown, _, out = report
     found = json.loads((out / "study.json").read_text())
-    assert set(found) == {"quality", "growth", "teachers", "headline"}
+    assert set(found) == {"quality", "growth", "teachers", "headline", "tuning"}
     weak = found["quality"]["weak"]
     assert (weak["loss"], weak["seeds"], weak["verdict"]) == (pytest.approx(0.47), 3, "helps")
     low, mean, high = (weak[f"{which}difference of loss"] for which in ("lowest ", "", "highest "))
