@@ -53,7 +53,7 @@ def told(recipe_folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
         (["train", "recipe.yaml", "--source", "gone.txt"], "There is no file or folder 'gone.txt'"),
         (["train", "recipe.yaml", "--source", "broken.jsonl"], "The text of `data` could not be read: "),
         (["train", "recipe.yaml", "--source", "latin.txt"], "'latin.txt' is not UTF-8: byte 4 of line 1 is 0xe9."),
-        (["train", "recipe.yaml", "--source", "latin.jsonl"], "The text of `data` could not be read: "),
+        (["train", "recipe.yaml", "--source", "latin.jsonl"], "'latin.jsonl' is not UTF-8: byte 14 of line 1 is 0xe9."),
         (["train", "latin.txt"], "latin.txt is not YAML: "),
         (["train", "recipe.yaml", "--teacher", "./gone"], "no folder with a config.json"),
         (["train", "recipe.yaml", "--weighting", "linaer"], "linear"),
