@@ -61,9 +61,11 @@ SENTENCES = [
     _start("random, taught by `inheritance`", "taught, random", "random-taught"),
     _start("grown by `exact`, and taught", "taught, exact", "grown-taught"),
     "The aim that we had set, 0.40, is missed",
-    "after 0.75 of the steps five students end at "
+    "after 0.75 of the steps five students by `aki` end at "
     "{{ study.json/headline/confirmation/grown-by-aki/0.75 of the budget, loss }}, alone after all at "
     "{{ study.json/headline/confirmation/target loss }}",
+    "at twice the width, two of five seeds so far, `aki` needs "
+    "{{ study.json/headline/confirmation_larger/grown-by-aki/operations }}",
     f"those {_behind('near')} and {_behind('weak')} nats behind the student alone helped, one {_behind('very_weak')} "
     "behind neither helped nor hurt",
     _step("student alone", "masked/alone"),
@@ -111,6 +113,11 @@ def test_every_fresh_seed_of_the_student_grown_by_aki_reaches_its_target() -> No
     found = json.loads((RESULTS / "study.json").read_text())["headline"]["confirmation"]["grown-by-aki"]
     assert found["seeds that reach it"] == found["seeds"] == 5
     assert found["operations"] == 0.75
+
+
+def test_two_seeds_of_the_larger_student_are_whole() -> None:
+    found = json.loads((RESULTS / "study.json").read_text())["headline"]["confirmation_larger"]["grown-by-aki"]
+    assert found["seeds"] == 2
 
 
 def test_the_sections_of_results_hold_no_figure_that_is_not_asked_for(building: ModuleType) -> None:
