@@ -1,6 +1,6 @@
 """The report's figures as JSON, for documents that quote them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -10,7 +10,7 @@ from benchmarks.study.lines import Line
 from benchmarks.study.statistics import verdict
 from benchmarks.study.tuning import families_of
 from benchmarks.study.weakness import Standing
-from hf_dwt.finetuning.statistics import summarise
+from hf_dwt.finetuning.statistics import Summary, summarise
 
 
 def summary_of(
@@ -47,18 +47,28 @@ def summary_of(
     found["headline"] = {
         each.part: {
             "target loss": each.target,
-            **{recipe.name: _needs(recipe, recipe.costs) for recipe in each.recipes if recipe.costs is not None},
+            **{
+                recipe.name: _needs(recipe, recipe.costs, each.alone)
+                for recipe in each.recipes
+                if recipe.costs is not None
+            },
         }
         for each in headlines
     }
     return {name: each for name, each in found.items() if each}
 
 
-def _needs(recipe: Recipe, costs: Costs) -> dict[str, Any]:
-    means = {share: fmean(line.loss for line in runs.values()) for share, runs in recipe.runs.items()}
-    losses = {f"{share:g} of the budget, loss": mean for share, mean in means.items()}
+def _needs(recipe: Recipe, costs: Costs, alone: Mapping[int, Line]) -> dict[str, Any]:
+    budgets = {f"{share:g} of the budget": _against(runs, alone) for share, runs in recipe.runs.items()}
     seeds = {"seeds": len(recipe.crossings), "seeds that reach it": recipe.num_reached}
-    return {**vars(costs), **seeds, **losses}
+    return {**vars(costs), **seeds, **budgets}
+
+
+def _against(runs: Mapping[int, Line], alone: Mapping[int, Line]) -> dict[str, Any]:
+    """Of runs of one budget, beside those of the student alone with all of its own."""
+    paired = sorted(runs.keys() & alone.keys())
+    differences = _told(summarise([runs[seed].loss - alone[seed].loss for seed in paired])) if paired else {}
+    return {"loss": fmean(line.loss for line in runs.values()), **differences}
 
 
 def _arms(part: str, lines: Sequence[Line]) -> dict[str, Any]:
@@ -82,7 +92,10 @@ def _key(arm: str) -> str:
 def _difference(contrast: Contrast) -> dict[str, Any]:
     if contrast.paired is None:
         return {}
-    difference = contrast.paired.difference
+    return _told(contrast.paired.difference)
+
+
+def _told(difference: Summary) -> dict[str, Any]:
     low, high = difference.interval or (None, None)
     return {
         "difference of loss": difference.mean,

@@ -62,7 +62,7 @@ SENTENCES = [
     _start("grown by `exact`, and taught", "taught, exact", "grown-taught"),
     "The aim that we had set, 0.40, is missed",
     "after 0.75 of the steps five students by `aki` end at "
-    "{{ study.json/headline/confirmation/grown-by-aki/0.75 of the budget, loss }}, alone after all at "
+    "{{ study.json/headline/confirmation/grown-by-aki/0.75 of the budget/loss }}, alone after all at "
     "{{ study.json/headline/confirmation/target loss }}",
     "at twice the width, two of five seeds so far, `aki` needs "
     "{{ study.json/headline/confirmation_larger/grown-by-aki/operations }}",

@@ -236,8 +236,9 @@ def test_the_summary_has_what_documents_quote_of_rates_and_of_the_headline(tmp_p
     assert summary["tuning"] == {"molecules 4x128, random, alone, 100 steps": rates}
     grown = summary["headline"]["headline"]["grown"]
     assert grown["seeds"] == grown["seeds that reach it"] == 3
-    losses = {share: grown[f"{share:g} of the budget, loss"] for share in (0.2, 0.3, 0.4)}
+    losses = {share: grown[f"{share:g} of the budget"]["loss"] for share in (0.2, 0.3, 0.4)}
     assert losses == pytest.approx({0.2: 0.72, 0.3: 0.62, 0.4: 0.5})
+    assert grown["0.4 of the budget"]["difference of loss"] == pytest.approx(-0.02)
 
 
 def test_rules_say_how_far_the_lines_keep_them(tmp_path, report):
