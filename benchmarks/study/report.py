@@ -154,16 +154,20 @@ def _rules(lines: Sequence[Line]) -> list[Block]:
     """The rules, and how far the lines keep them."""
     dropouts = sorted({line.choices.dropout for line in lines})
     with_dropout = [line for line in lines if line.choices.dropout]
-    clipped = [line.clipped for line in lines if line.clipped is not None]
+    clipped: dict[str, list[float]] = {}
+    for line in lines:
+        if line.clipped is not None:
+            clipped.setdefault(line.choices.inputs, []).append(line.clipped)
+    uncounted = sum(line.clipped is None for line in lines)
     rules = [
         "All arms are trained by `DWTTrainer`, the student alone too (without a teacher).",
         "The learning rate is chosen per family (start, with or without teacher) from the same grid, the student alone "
         "included. It holds for all weights of the soft loss, by one of which it was tuned: see the tuning table.",
         f"Dropout is 0, but for a sensitivity cell. Seen here: {words.rates(dropouts) or 'nothing'} "
         f"({len(with_dropout)} of {len(lines)} runs have some).",
-        f"Gradients are not clipped. The highest share of clipped steps of a run: "
-        f"{words.percent(max(clipped)) if clipped else 'not counted'}; runs with clipping whose share nobody counted: "
-        f"{len(lines) - len(clipped)}.",
+        "Gradients are clipped in all arms on some data or in none. The highest share of clipped steps of a run: "
+        f"{', '.join(f'{name} {words.percent(max(clipped[name]))}' for name in sorted(clipped)) or 'not counted'}; "
+        f"runs with clipping whose share nobody counted: {uncounted}.",
         "The schedules of weight and learning rate both end at the arm's own budget.",
         "Within a pair data order, masks and initialisation seed are the same.",
         "Seeds that tuned or screened are not those that confirm." + _shared_seeds(lines),

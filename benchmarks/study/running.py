@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from benchmarks.measuring import PACKAGES, environment
 from benchmarks.study.cells import TEACHERS
+from benchmarks.study.clipping import ClippedSteps
 from hf_dwt import __version__
 from hf_dwt.assess import assess_teacher
 from hf_dwt.cli.inputs import Inputs, read_inputs
@@ -75,6 +76,7 @@ def carry_out_job(job: Job) -> dict[str, Any]:
     recipe = make_recipe(job.recipe)
     inputs, test = read_with_test(recipe, seed, job.num_test_examples)
     trainer = make_trainer(recipe, inputs, with_teacher=inputs.teacher is not None)
+    clipped = ClippedSteps(trainer)
     run = carry_out(trainer, str(job.cell["id"]))
     teacher = inputs.teacher.model.config if inputs.teacher is not None and job.cell["teacher"] is not None else None
     cost = step_cost(recipe, inputs.kind, trainer.model.config, teacher, mean_length(recipe, inputs))
@@ -93,7 +95,7 @@ def carry_out_job(job: Job) -> dict[str, Any]:
             "operations": operations(run, cost),
             "teacher_operations": teacher_operations(run, cost),
         },
-        "clipped": 0.0 if trainer.args.max_grad_norm == 0 else None,
+        "clipped": clipped.share,
         "fingerprint": _fingerprint(trainer.model),
         "seconds": time.perf_counter() - started,
         "cores": 1 if job.launch is None else trainer.args.world_size,

@@ -243,12 +243,12 @@ def test_the_summary_has_what_documents_quote_of_rates_and_of_the_headline(tmp_p
 
 def test_rules_say_how_far_the_lines_keep_them(tmp_path, report):
     assert "no seed that tuned is used elsewhere, and none that screened confirms" in report[0]
-    assert "highest share of clipped steps of a run: 0.00 %" in report[0]
+    assert "highest share of clipped steps of a run: molecules 0.00 %;" in report[0]
     clipped = content("clipped", 1, 0.5, part="confirmation_larger", clipped=0.25)
     contents = [*study(), content("alone", 101, 0.5), content("fresh", 11, 0.5, part="confirmation"), clipped]
     markdown, *_ = write(written(tmp_path / "broken", contents), PARTS, tmp_path / "out4")
     assert "broken by seed 101, which tuned too and broken by seed 1, which screened too" in markdown.read_text()
-    assert "highest share of clipped steps of a run: 25.00 %" in markdown.read_text()
+    assert "highest share of clipped steps of a run: molecules 25.00 %;" in markdown.read_text()
 
 
 def test_the_curve_of_the_student_alone_is_of_the_seeds_that_have_a_teacher(tmp_path, monkeypatch):
