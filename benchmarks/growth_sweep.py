@@ -30,6 +30,7 @@ from hf_dwt import from_weak_teacher
 from hf_dwt.remapping.axes import probe_sizes
 from hf_dwt.remapping.sizes import field_of, read_sizes
 from hf_dwt.remapping.tiny import build_random, representative_layers, tiny_config
+from hf_dwt.remapping.verify import name_of_cache
 
 RESULTS = Path(__file__).parent / "results"
 LINES = RESULTS / "growth_sweep.jsonl"
@@ -124,8 +125,9 @@ def in_two_parts(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor | No
     """Logits of the second half, the first half being read from the cache; None for a model that has no cache."""
     try:
         first = model(input_ids=ids[:, :13], use_cache=True, return_dict=True)
-        cache = first["past_key_values"]
-        second = model(input_ids=ids[:, 13:], past_key_values=cache, use_cache=True, return_dict=True)
+        name = name_of_cache(model)
+        cache = first[name]
+        second = model(input_ids=ids[:, 13:], use_cache=True, return_dict=True, **{name: cache})
     except Exception:  # Whatever a class without a cache says to one.
         return None
     return None if cache is None else second["logits"].double()

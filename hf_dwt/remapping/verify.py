@@ -100,13 +100,18 @@ def compare_with_cache(teacher: PreTrainedModel, student: PreTrainedModel, ids: 
 
 
 def _in_two_parts(model: PreTrainedModel, ids: Tensor) -> Tensor | None:
-    half = ids.shape[1] // 2
+    half, name = ids.shape[1] // 2, name_of_cache(model)
     first = model(input_ids=ids[:, :half], use_cache=True, return_dict=True)
-    cache = first.get("past_key_values")
+    cache = first.get(name)
     if cache is None:
         return None
-    second = model(input_ids=ids[:, half:], past_key_values=cache, use_cache=True, return_dict=True)
+    second = model(input_ids=ids[:, half:], use_cache=True, return_dict=True, **{name: cache})
     return torch.cat([first.logits, second.logits], dim=1)
+
+
+def name_of_cache(model: PreTrainedModel) -> str:
+    """What a model calls the cache that it takes and returns: `past_key_values` before transformers 5.24."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def difference_of(theirs: Tensor, ours: Tensor) -> Difference:

@@ -1,15 +1,17 @@
 """The proof sees what is broken."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from tiny_teachers import batch, make_tiny
+from transformers.utils import ModelOutput
 
 from hf_dwt import from_weak_teacher
 from hf_dwt.remapping.anatomy import BY_HEADS, find_anatomy
 from hf_dwt.remapping.growth import Growth, fill
-from hf_dwt.remapping.verify import compare, compare_with_cache
+from hf_dwt.remapping.verify import compare, compare_with_cache, name_of_cache
 from hf_dwt.remapping.width import copied, units
 
 
@@ -23,6 +25,25 @@ def test_one_changed_weight_is_seen() -> None:
         student.model.layers[1].mlp.down_proj.weight[3, 5] += 0.1
     assert not compare(teacher, student, batch(), hidden).exact
     assert not compare_with_cache(teacher, student, batch()["input_ids"]).exact  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_a_cache_is_passed_by_the_name_that_the_model_has_for_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_tiny("llama")
+    forward, own, passed = model.forward, name_of_cache(model), []
+
+    def run(cache: Any, inputs: dict[str, Any]) -> ModelOutput:
+        passed.append(cache)
+        output = forward(**inputs, **{own: cache})
+        return ModelOutput({"logits": output["logits"], name: output[own]})
+
+    forwards = {
+        "past_key_values": lambda past_key_values=None, use_cache=None, **inputs: run(past_key_values, inputs),
+        "cache": lambda cache=None, use_cache=None, **inputs: run(cache, inputs),
+    }
+    monkeypatch.setattr(model, "forward", forwards[name])
+    assert compare_with_cache(model, model, batch()["input_ids"]).exact  # type: ignore[union-attr]
+    assert [cache is None for cache in passed] == [True, False] * 2
 
 
 def test_the_wrong_layout_is_not_exact() -> None:
