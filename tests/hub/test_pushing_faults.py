@@ -26,7 +26,7 @@ def settings() -> dict[str, Any]:
 
 def trainer_for(folder: Path, settings: dict[str, Any], **more: Any) -> DWTTrainer:
     trainer = make_trainer(folder / "student", **{"logging_steps": 1, **settings, **more})
-    trainer.patience = Patience(attempts=3, first_wait=0.01, limit=1.0)
+    trainer.patience = Patience(attempts=3, first_wait=0.01, limit=3.0)
     return trainer
 
 
@@ -71,8 +71,10 @@ def test_what_is_asked_before_training_is_asked_again_and_ends_in_bounded_time(
     settings: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(DWTTrainer, "patience", Patience(attempts=2, first_wait=0.01, limit=0.5))
-    monkeypatch.setattr(access, "_READING", DWTTrainer.patience)
+    # Short only where a limit is waited for: on a busy machine any answer may take a second.
+    patience = Patience(attempts=2, first_wait=0.01, limit=1.0 if kind == "stall" else 30.0)
+    monkeypatch.setattr(DWTTrainer, "patience", patience)
+    monkeypatch.setattr(access, "_READING", patience)
     hub.fail(method, path, kind)
     trainer_for(tmp_path, settings, hub_revision="try")
     hub.fail(method, path, kind, times=99)
