@@ -105,5 +105,6 @@ _ADVICE_FOR_WEAK = (
     "not shown to hurt with a very weak one, while a weight that stays hurt the more the weaker the teacher: "
     f"{_STUDY}.",
     f"A lower weight for particularly weak teachers is suggested by {_SCALING}, who found temperature 1 best.",
-    f"A higher temperature for very weak teachers is suggested, and was not measured, by {_PAPER}, limitations.",
+    f"A higher temperature for very weak teachers is suggested, and was not measured, by {_PAPER}, limitations. With a "
+    f"weight that stays it hurt less than temperature 1, and did not help: {_STUDY}.",
 )

@@ -24,10 +24,12 @@ def _off(kept: str, weight: int) -> str:
 
 def _policy(words: str, arm: str) -> str:
     found = {which: f"{{{{ study.json/weighting/{arm}/{which} }}}}" for which in ("loss", "paired seeds")}
-    low, mean, high = (
-        f"{{{{ study.json/weighting/{arm}/{which}difference of loss }}}}" for which in ("lowest ", "", "highest ")
-    )
-    return f"| {words} | {found['loss']} | {mean} [{low}, {high}] | {found['paired seeds']} |"
+    return f"| {words} | {found['loss']} | {_difference(f'weighting/{arm}')} | {found['paired seeds']} |"
+
+
+def _difference(arm: str) -> str:
+    low, mean, high = (f"{{{{ study.json/{arm}/{which}difference of loss }}}}" for which in ("lowest ", "", "highest "))
+    return f"{mean} [{low}, {high}]"
 
 
 def _behind(teacher: str) -> str:
@@ -35,12 +37,9 @@ def _behind(teacher: str) -> str:
 
 
 def _start(words: str, arm: str, recipe: str | None) -> str:
-    low, mean, high = (
-        f"{{{{ study.json/start/{arm}/{which}difference of loss }}}}" for which in ("lowest ", "", "highest ")
-    )
     cost = f"{{{{ study.json/headline/budgets/{recipe}/operations }}}}" if recipe else "not run"
     whole = f" {{{{ study.json/headline/budgets/{recipe}/with_training }}}}" if recipe else ""
-    return f"| {words} | {mean} [{low}, {high}] | {cost} |{whole} |"
+    return f"| {words} | {_difference(f'start/{arm}')} | {cost} |{whole} |"
 
 
 SENTENCES = [
@@ -55,6 +54,8 @@ SENTENCES = [
     "every teacher that the student overtakes hurt ({{ study.json/quality/constant-1, near/difference of loss }} at "
     f"{_behind('near')} nats behind the student alone, "
     f"{{{{ study.json/quality/constant-1, very_weak/difference of loss }}}} at {_behind('very_weak')})",
+    f"in 20 epochs over 1,920 molecules too ({_difference('finite/inheritance')}; `finite`), and causal students of "
+    f"speeches ({_difference('causal/random-inheritance')}; `causal`)",
     _start("grown by `aki`", "alone, aki", "grown-by-aki"),
     _start("grown by `repeat_last`, the paper's way", "alone, repeat_last", None),
     _start("grown by `exact` (default)", "alone, exact", "grown-alone"),
@@ -107,6 +108,18 @@ def test_what_the_readme_says_of_the_policies_is_what_the_study_found() -> None:
     assert [verdicts[f"constant-1, {name}"] for name in ("near", "weak", "very_weak")] == ["hurts"] * 3
     assert [verdicts[f"inheritance, {name}"] for name in ("near", "weak")] == ["helps"] * 2
     assert [verdicts[f"inheritance, {name}"] for name in ("very_weak", "better")] == ["no difference shown"] * 2
+    assert [found["finite"]["inheritance"]["verdict"], found["causal"]["random-inheritance"]["verdict"]] == [
+        "helps"
+    ] * 2
+
+
+def test_a_higher_temperature_hurts_less_and_does_not_help_as_is_advised() -> None:
+    found = json.loads((RESULTS / "study.json").read_text())["temperature"]
+    for teacher in ("weak", "very_weak"):
+        arms = [found[f"constant-1, {teacher}, temperature-{temperature}"] for temperature in (1, 2, 4)]
+        differences = [arm["difference of loss"] for arm in arms]
+        assert differences == sorted(differences, reverse=True)
+        assert differences[-1] > 0
 
 
 def test_every_fresh_seed_of_the_student_grown_by_aki_reaches_its_target() -> None:

@@ -29,7 +29,7 @@ def contents_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short, and shorter where a limit is waited for again and again: on a busy machine any answer may take a second."""
+    """Short, shorter where a limit is waited for again and again: on a busy machine any answer may take a second."""
     limit = 1.0 if "stall" in request.node.name else 3.0
     monkeypatch.setattr(access, "_READING", Patience(attempts=2, first_wait=0.01, limit=limit))
 
