@@ -183,9 +183,10 @@ def _notes(headline: Headline) -> list[str]:
 
 
 def _not_weak(headline: Headline, placed: Sequence[Standing]) -> list[str]:
-    """Models of the recipes that are no weak teachers, wherever they were placed beside such a student."""
+    """Models of the recipes that are no weak teachers, beside students of any size and budget on the same terms."""
     student = next(iter(headline.alone.values())).choices
-    alike = [each for each in placed if each.baseline.inputs == student.inputs]
+    terms = student.inputs, student.dropout
+    alike = [each for each in placed if (each.baseline.inputs, each.baseline.dropout) == terms]
     notes = []
     for recipe in headline.recipes:
         for name in dict.fromkeys((recipe.choices.teacher, recipe.choices.grown_from)):

@@ -310,6 +310,15 @@ def test_a_recipe_of_a_model_that_is_no_weak_teacher_is_told(report, tmp_path):
     assert "not weak beside" not in report[0]
 
 
+def test_where_a_teacher_stands_beside_students_with_dropout_is_not_told_of_those_without(tmp_path):
+    contents = [*study(), *arm("alone", {1: 0.79}, part="dropout", dropout=0.1)]
+    contents += arm("weak", {1: 0.7}, part="dropout", dropout=0.1, teacher="weak", teacher_loss=0.8)
+    folder = written(tmp_path / "lines", contents)
+    assert {each.verdict for each in standings(read_lines(folder)) if each.baseline.dropout} == {"not weak"}
+    markdown, *_ = write(folder, PARTS, tmp_path / "out8")
+    assert "not weak beside" not in markdown.read_text()
+
+
 def test_figures_for_documents_are_those_of_the_report(report):
     markdown, _, out = report
     found = json.loads((out / "study.json").read_text())
