@@ -1,4 +1,4 @@
-"""Every measured figure of the README is that of the raw results, which these sentences ask for as the site does."""
+"""Every measured figure of the README is that of the raw results, which these sentences ask for in double braces."""
 
 import json
 import re
@@ -83,14 +83,18 @@ SENTENCES = [
 ]
 
 
+def _filled_in(sentence: str, figures: ModuleType) -> str:
+    return re.sub(r"\{\{ (.+?) \}\}", lambda found: figures.figure(found[1]), sentence)
+
+
 @pytest.mark.parametrize("sentence", SENTENCES)
-def test_a_sentence_of_the_readme_has_the_figures_of_the_raw_results(building: ModuleType, sentence: str) -> None:
-    assert building.filled_in(sentence, "index.md") in README
+def test_a_sentence_of_the_readme_has_the_figures_of_the_raw_results(figures: ModuleType, sentence: str) -> None:
+    assert _filled_in(sentence, figures) in README
 
 
-def test_what_the_readme_says_in_words_is_what_was_measured(building: ModuleType) -> None:
+def test_what_the_readme_says_in_words_is_what_was_measured(figures: ModuleType) -> None:
     assert "no student that was judged claimed an equality that it lacked" in README
-    assert building.figure("growth_sweep.md/silently wrong, of those judged") == "0"
+    assert figures.figure("growth_sweep.md/silently wrong, of those judged") == "0"
     assert "Three published checkpoints grow exactly too" in (ROOT / "docs/howto/start.md").read_text()
     checkpoints = json.loads((RESULTS / "growth.json").read_text())["checkpoints"]["arms"]
     assert [each["reported exact"] for each in checkpoints.values()] == ["True"] * 3
@@ -133,8 +137,8 @@ def test_two_seeds_of_the_larger_student_are_whole() -> None:
     assert found["seeds"] == 2
 
 
-def test_the_sections_of_results_hold_no_figure_that_is_not_asked_for(building: ModuleType) -> None:
+def test_the_sections_of_results_hold_no_figure_that_is_not_asked_for(figures: ModuleType) -> None:
     results = README[README.index("## Results") : README.index("## Three choices")]
     for sentence in SENTENCES:
-        results = results.replace(building.filled_in(sentence, "index.md"), "")
+        results = results.replace(_filled_in(sentence, figures), "")
     assert re.findall(r"\d+\.\d+|\d+ %", results) == []

@@ -1,7 +1,6 @@
 """The site is built with warnings as errors, holds what it says, and needs nothing from elsewhere to be read."""
 
 import inspect
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,6 @@ from stand_ins import ROOT
 import hf_dwt
 import hf_dwt.data
 import hf_dwt.plots
-from benchmarks.growth_table import count
 from hf_dwt.course import Course
 from hf_dwt.evaluation.held_out import held_out_metrics
 from hf_dwt.training_log import _GAP, _STUDENT, _TEACHER
@@ -80,7 +78,7 @@ def test_examples_of_docstrings_are_code_and_not_quotations(site: dict[str, str]
 
 
 def test_every_comment_that_asks_for_something_is_answered(site: dict[str, str], building: ModuleType) -> None:
-    asked = re.compile(r"<!-- \w+\b.* -->|\{\{ ")
+    asked = re.compile(r"<!-- \w+\b.* -->")
     assert [name for name, text in site.items() if asked.search(text)] == []
     assert sum(len(building._DIRECTIVE.findall(path.read_text())) for path in ROOT.glob("docs/**/*.md")) >= 12
 
@@ -100,15 +98,23 @@ def test_configurations_and_results_can_be_opened_there(site: dict[str, str]) ->
 
 
 @pytest.mark.slow
-def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "line", "told"),
+    [
+        ("index.md", "[Nowhere](nowhere.md)", "nowhere.md"),
+        ("speed.md", "9.99<!-- step-cpu.json/masked/alone/ratio -->", "docs/speed.md quotes old figures"),
+    ],
+    ids=["link", "figure"],
+)
+def test_a_page_that_is_wrong_fails_the_build(page: str, line: str, told: str, tmp_path: Path) -> None:
     for name in ("hf_dwt", "CHANGELOG.md", "trainer_configs", "benchmarks", "mkdocs.yml"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    with (tmp_path / "docs/index.md").open("a") as page:
-        page.write("\n[Nowhere](nowhere.md)\n")
+    with (tmp_path / "docs" / page).open("a") as written:
+        written.write(f"\n{line}\n")
     built = build(tmp_path, tmp_path / "site")
     assert built.returncode != 0
-    assert "nowhere.md" in built.stdout + built.stderr
+    assert told in built.stdout + built.stderr
 
 
 def test_every_page_has_its_place_in_the_navigation() -> None:
@@ -143,80 +149,29 @@ def test_links_of_an_included_file_lead_to_its_neighbours_or_nowhere(building: M
         building.included("trainer_configs/README.md", ["Three"], "page.md", tmp_path)
 
 
-def test_the_study_is_shown_once_it_is_there_and_before_that_said_to_be_missing(
-    building: ModuleType, tmp_path: Path
-) -> None:
-    missing = building.filled_in("<!-- study: weight -->", "howto/weighting.md", tmp_path)
-    assert "Not run yet" in missing
-    assert "python -m benchmarks.study" in missing
+def test_pages_show_their_part_of_the_study(building: ModuleType, tmp_path: Path) -> None:
     report = tmp_path / building.STUDY
     report.parent.mkdir(parents=True)
     report.write_text("# The study\n\n## The weight of the soft loss\n\n4 to 1.\n\n## Costs\n\nMuch.\n")
     shown = building.filled_in("<!-- study: weight -->", "howto/weighting.md", tmp_path)
     assert shown.startswith("### The weight of the soft loss\n\n4 to 1.")
     assert "Much" not in shown
-    assert "(../study.md)" in shown
     assert "Much" in building.filled_in("<!-- study -->", "study.md", tmp_path)
-    assert building.filled_in("<!-- study: start -->", "howto/start.md", tmp_path).startswith("The whole report")
+    with pytest.raises(ValueError, match="has no heading with 'start', only The weight of the soft loss, Costs"):
+        building.filled_in("<!-- study: start -->", "howto/start.md", tmp_path)
 
 
-def test_figures_are_taken_from_the_raw_results(building: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "benchmarks/results/demo").mkdir(parents=True)
-    (tmp_path / "benchmarks/results/step.json").write_text(
-        '{"one": {"arms": {"an arm": {"ratio": 0.75319, "lowest": 0.7, "highest": 0.8}}}}'
-    )
-    (tmp_path / "benchmarks/results/demo/run.json").write_text('{"loss": 1.23456}')
-    text = "{{ step.json/one/an arm/ratio }} ({{ step.json/one/an arm/range }}), {{ demo/run.json/loss }}"
-    assert building.filled_in(text, "page.md", tmp_path) == "0.75 (0.70 to 0.80), 1.235"
-    with pytest.raises(KeyError):
-        building.filled_in("{{ step.json/two/ratio }}", "page.md", tmp_path)
-
-
-def test_several_figures_are_made_one_by_the_word_in_front(building: ModuleType, tmp_path: Path) -> None:
+def test_links_out_of_the_pages_fit_the_site(building: ModuleType, tmp_path: Path) -> None:
     results = tmp_path / "benchmarks/results"
     results.mkdir(parents=True)
-    for seed, (alone, taught) in enumerate([(2.0, 1.5), (2.0, 1.25), (3.0, 2.5)]):
-        (results / f"alone{seed}.json").write_text(f'{{"loss": {alone}, "steps": {90 + seed}}}')
-        (results / f"taught{seed}.json").write_text(f'{{"loss": {taught}}}')
-    (results / "cache.json").write_text(
-        '{"a": {"arms": {"early, k = 16": {"soft, %": -20.25}, "late, k = 16": {"soft, %": -58.8}, "late, k = 4": {}}},'
-        ' "b": {"arms": {"early": {"other": 1}}}, "average": {"mean": 0.0039}}'
+    (results / "step.json").write_text("{}")
+    text = (
+        "[raw](../../benchmarks/results/step.json) [study](../../benchmarks/results/study.md#costs) "
+        "[code](../../setup.py) [page](../text.md) [part](#part)"
     )
-    (results / "sweep.md").write_text(
-        "# Sweep\n\n| | |\n|---|---|\n| built | 12 |\n| exact: x2 | 9 |\n| share | 75% |\n"
+    assert building.filled_in(text, "howto/start.md", tmp_path) == (
+        "[raw](../files/benchmarks/results/step.json) [study](../study.md#costs) code [page](../text.md) [part](#part)"
     )
-
-    def shown(asked: str) -> str:
-        return building.filled_in(f"{{{{ {asked} }}}}", "page.md", tmp_path)
-
-    assert shown("mean: alone*.json/loss minus taught*.json/loss") == "0.58"
-    assert shown("deviation: alone*.json/loss minus taught*.json/loss") == "0.14"
-    assert shown("largest: cache.json/*/*, k = 16/soft, %") == "58.8"
-    assert shown("smallest: cache.json/*/*, k = 16/soft, %") == "20.2"
-    assert shown("points: cache.json/average/mean") == "0.4"
-    assert shown("alone1.json/steps") == "91"
-    assert shown("sweep.md/built") == "12"
-    assert shown("sweep.md/built minus sweep.md/exact: x2") == "3"
-    with pytest.raises(ValueError, match="too many values"):
-        shown("alone*.json/loss")
-    with pytest.raises(ValueError, match="shorter than"):
-        shown("mean: alone*.json/loss minus taught0.json/loss")
-    for nothing in ("mean: nowhere*.json/loss", "largest: cache.json/*/*, k = 8/soft, %", "sweep.md/share"):
-        with pytest.raises(KeyError):
-            shown(nothing)
-
-
-def test_the_counts_of_the_growth_sweep_are_those_of_its_lines(building: ModuleType) -> None:
-    lines = (ROOT / "benchmarks/results/growth_sweep.jsonl").read_text().splitlines()
-    counts = count([json.loads(line) for line in lines])
-    table = building._content(ROOT / "benchmarks/results/growth_sweep.md")
-    assert table == {name: number for name, number in counts.items() if isinstance(number, int)}
-    assert table["dense and built tiny"] > 100
-
-
-def test_figures_of_percent_and_words_with_loss_in_them_have_their_digits(building: ModuleType) -> None:
-    assert re.fullmatch(r"\d\.\d\d", building.figure("profile-cpu.json/shares/stock/softmax and losses"))
-    assert re.fullmatch(r"\d\.\d\d\d", building.figure("cache-error.json/trained/live/held-out loss"))
 
 
 # What the pages list
