@@ -11,12 +11,18 @@ from hf_dwt.finetuning.statistics import Summary, summarise
 
 # Two runs cost the same if their operations differ by no more than this share.
 SAME_COST = 0.02
+# What hf_dwt does unless it is told otherwise. Constant weights are compared with it under "weighting".
+DEFAULT_WEIGHTING, DEFAULT_START = "default weighting", "default start"
 _BASES: dict[str, Callable[[Choices], Choices]] = {
     "the student alone, random start": Choices.baseline,
     "teaching": Choices.alone,
     "weighting": lambda choices: replace(choices, weighting=CONSTANT),
     "temperature": lambda choices: replace(choices, temperature=1.0),
     "start": Choices.from_random,
+    DEFAULT_WEIGHTING: lambda choices: (
+        choices if choices.weighting == CONSTANT else replace(choices, weighting="inheritance")
+    ),
+    DEFAULT_START: lambda choices: choices if choices.start == "random" else replace(choices, start="exact"),
 }
 ALONE = next(iter(_BASES))
 
@@ -187,7 +193,9 @@ def _is_varied(factor: str, arms: Sequence[Arm]) -> bool:
     taught = [arm.choices for arm in arms if arm.choices.teacher is not None]
     if factor in ("teaching", "start"):
         return any(each.start != "random" for each in taught)
-    return len({vars(each)[factor] for each in taught}) > 1
+    if factor == DEFAULT_START:
+        return len({arm.choices.start for arm in arms} - {"random"}) > 1
+    return len({vars(each)[factor.removeprefix("default ")] for each in taught}) > 1
 
 
 def _is_new(arm: Arm, factor: str, base: Callable[[Choices], Choices]) -> bool:
@@ -195,7 +203,7 @@ def _is_new(arm: Arm, factor: str, base: Callable[[Choices], Choices]) -> bool:
     choices = arm.choices
     if base(choices) == choices:
         return False
-    if factor == ALONE:
+    if factor in (ALONE, DEFAULT_START):
         return True
     return choices.teacher is not None and base(choices) != choices.baseline()
 

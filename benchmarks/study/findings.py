@@ -4,12 +4,17 @@ from collections.abc import Sequence
 
 from benchmarks.study import words
 from benchmarks.study.config import Part
-from benchmarks.study.contrasts import ALONE, Contrast, contrasts_of
+from benchmarks.study.contrasts import ALONE, DEFAULT_START, DEFAULT_WEIGHTING, Contrast, contrasts_of
 from benchmarks.study.document import Block, Items, Paragraph
 from benchmarks.study.lines import Line
 
 _ORDER = ("helps", "helps (not after Holm)", "no difference shown", "hurts (not after Holm)", "hurts", "no interval")
-_FACTORS = {ALONE: "less the student alone from a random start", "teaching": "less the same start alone"}
+_FACTORS = {
+    ALONE: "less the student alone from a random start",
+    "teaching": "less the same start alone",
+    DEFAULT_WEIGHTING: "less the same by `inheritance`, the default weights",
+    DEFAULT_START: "less the same from the start `exact`, the default way of growing",
+}
 
 
 def findings(parts: Sequence[Part], lines: Sequence[Line]) -> list[Block]:

@@ -144,7 +144,8 @@ def _opening(command: str) -> list[Block]:
     return [
         Paragraph(
             "What a weaker teacher, the weight of its soft loss, and a start grown from a smaller model bring to a "
-            "language model, over several seeds, each at equal steps and at its cost."
+            "language model: at equal steps and, where the student alone was run to the same cost, at equal cost. Each "
+            "table says over how many seeds; one seed has no interval."
         ),
         Paragraph(f"Made by `{command} --report` from the lines that `{command}` wrote, and from nothing else."),
     ]
@@ -153,7 +154,8 @@ def _opening(command: str) -> list[Block]:
 def _rules(lines: Sequence[Line]) -> list[Block]:
     """The rules, and how far the lines keep them."""
     dropouts = sorted({line.choices.dropout for line in lines})
-    with_dropout = [line for line in lines if line.choices.dropout]
+    runs = {line.key: line for line in lines}.values()
+    with_dropout = [line for line in runs if line.choices.dropout]
     clipped: dict[str, list[float]] = {}
     for line in lines:
         if line.clipped is not None:
@@ -162,9 +164,10 @@ def _rules(lines: Sequence[Line]) -> list[Block]:
     rules = [
         "All arms are trained by `DWTTrainer`, the student alone too (without a teacher).",
         "The learning rate is chosen per family (start, with or without teacher) from the same grid, the student alone "
-        "included. It holds for all weights of the soft loss, by one of which it was tuned: see the tuning table.",
+        "included, by one seed. It holds for all weights of the soft loss, by one of which it was tuned: see the tuning "
+        "table.",
         f"Dropout is 0, but for a sensitivity cell. Seen here: {words.rates(dropouts) or 'nothing'} "
-        f"({len(with_dropout)} of {len(lines)} runs have some).",
+        f"({len(with_dropout)} of {len(runs)} runs have some).",
         "Gradients are clipped in all arms on some data or in none. The highest share of clipped steps of a run: "
         f"{', '.join(f'{name} {words.percent(max(clipped[name]))}' for name in sorted(clipped)) or 'not counted'}; "
         f"runs with clipping whose share nobody counted: {uncounted}.",

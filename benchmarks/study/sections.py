@@ -116,8 +116,11 @@ def learning_rates(lines: Sequence[Line]) -> list[Block]:
         name = f"{each.inputs} {each.size}, {each.start}, {taught}, {each.steps:,} steps"
         cells = [words.loss(each.losses[rate]) if rate in each.losses else words.NOT_RUN for rate in rates]
         rows.append([name, *cells, f"{each.best:g}{edge}", words.rates(each.used) or "none yet"])
-    columns = ["family", *(f"{rate:g}" for rate in rates), "lowest", "used elsewhere"]
-    return [Table("Final loss by learning rate, tuning seeds", columns, rows)]
+    columns = ["family", *(f"{rate:g}" for rate in rates), "ended lowest", "used elsewhere"]
+    return [
+        Table("Final loss by learning rate, tuning seeds", columns, rows),
+        Paragraph("Of a family that was tuned at several budgets the largest decides."),
+    ]
 
 
 _PLACE_COLUMNS = (

@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from benchmarks.study.contrasts import ALONE, Contrast, arms_of, contrasts_of
+from benchmarks.study.contrasts import (
+    ALONE,
+    DEFAULT_START,
+    DEFAULT_WEIGHTING,
+    Contrast,
+    arms_of,
+    contrasts_of,
+)
 from benchmarks.study.headline import Costs, Headline, Recipe
 from benchmarks.study.lines import Line
 from benchmarks.study.statistics import verdict
@@ -13,13 +20,20 @@ from benchmarks.study.weakness import Standing
 from hf_dwt.finetuning.statistics import Summary, summarise
 
 
+_OTHER_REFERENCES = {
+    "teaching": "from the same start alone",
+    DEFAULT_WEIGHTING: "from the default weighting",
+    DEFAULT_START: "from the default start",
+}
+
+
 def summary_of(
     lines: Sequence[Line], parts: Sequence[str], standings: Sequence[Standing], headlines: Sequence[Headline]
 ) -> dict[str, Any]:
     """What each part found, by arm, and where each learning rate ended.
 
     Losses are in nats per position, differences are from the student alone from a random start or, where it says so,
-    from the same start alone.
+    from another recipe.
 
     Args:
         lines: As planned.
@@ -79,8 +93,8 @@ def _arms(part: str, lines: Sequence[Line]) -> dict[str, Any]:
     for contrast in contrasts_of(part, lines):
         if contrast.factor == ALONE:
             told[_key(contrast.arm)] |= _difference(contrast)
-        elif contrast.factor == "teaching" and contrast.paired is not None:
-            told[_key(contrast.arm)]["from the same start alone"] = _difference(contrast)
+        elif contrast.factor in _OTHER_REFERENCES and contrast.paired is not None:
+            told[_key(contrast.arm)][_OTHER_REFERENCES[contrast.factor]] = _difference(contrast)
     return told
 
 

@@ -112,9 +112,9 @@ def _tuned(headline: Headline, rates: Sequence[float], lines: Sequence[Line]) ->
     fitting = [each for each in families_of(lines) if (each.inputs, each.start) == (first.inputs, first.start)]
     best = {each.size: each.best for each in fitting if not each.is_taught}
     if first.size in best:
-        return "the lowest of its tuning" if rates == [best[first.size]] else "not the lowest of its tuning"
+        return "which ended lowest in its tuning" if rates == [best[first.size]] else "not the best of its tuning"
     elsewhere = [size for size, rate in sorted(best.items()) if rates == [rate]]
-    return f"the lowest of the tuning of {', '.join(elsewhere)}" if elsewhere else "not shown to be tuned"
+    return f"which ended lowest in the tuning of {', '.join(elsewhere)}" if elsewhere else "not shown to be tuned"
 
 
 def _row(recipe: Recipe) -> list[str]:

@@ -1,11 +1,23 @@
 """Which runs are compared, and what is said of pairs that are not alike."""
 
+from inspect import signature
+
 import pytest
 from study_lines import arm, content, lines
 
 from benchmarks.study.cells import choices_of
-from benchmarks.study.contrasts import ALONE, arms_of, at_equal_cost, contrasts_of, cost_ratio, interactions_of
+from benchmarks.study.contrasts import (
+    ALONE,
+    DEFAULT_START,
+    DEFAULT_WEIGHTING,
+    arms_of,
+    at_equal_cost,
+    contrasts_of,
+    cost_ratio,
+    interactions_of,
+)
 from benchmarks.study.lines import as_planned, policy_in_words
+from hf_dwt import DWTTrainingArguments, from_weak_teacher
 
 LOSSES = {1: 0.50, 2: 0.52, 3: 0.54}
 
@@ -59,6 +71,25 @@ def test_weights_and_temperatures_are_compared_with_constant_one_and_temperature
     assert contrast(contents, "weighting").paired.difference.mean == pytest.approx(-0.03)
     assert contrast(contents, "temperature").paired.difference.mean == pytest.approx(0.03)
     assert [each.arm for each in contrasts_of("quality", lines(contents)) if each.factor == "weighting"] == ["linear"]
+
+
+def test_weights_and_starts_are_compared_with_the_defaults_too():
+    contents = [*arm("alone", LOSSES), *arm("constant", moved(0.1), teacher="small")]
+    contents += arm("inheritance", moved(-0.05), teacher="small", weighting="inheritance")
+    contents += arm("handover", moved(-0.01), teacher="small", weighting="handover")
+    contents += arm("exact", moved(-0.06), start="exact", grown_from="small")
+    contents += arm("aki", moved(-0.09), start="aki", grown_from="small")
+    of_weights = [each for each in contrasts_of("quality", lines(contents)) if each.factor == DEFAULT_WEIGHTING]
+    assert [(each.arm, each.against) for each in of_weights] == [("handover", "inheritance")]
+    assert of_weights[0].paired.difference.mean == pytest.approx(0.04)
+    of_starts = [each for each in contrasts_of("quality", lines(contents)) if each.factor == DEFAULT_START]
+    assert [(each.arm, each.against) for each in of_starts] == [("aki", "exact")]
+    assert of_starts[0].paired.difference.mean == pytest.approx(-0.03)
+
+
+def test_the_defaults_are_those_of_the_package():
+    assert policy_in_words({"weighting": DWTTrainingArguments("unused").weighting}) == "inheritance"
+    assert signature(from_weak_teacher).parameters["method"].default == "exact"
 
 
 def test_p_values_are_adjusted_within_a_factor_only():

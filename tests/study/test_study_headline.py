@@ -191,9 +191,9 @@ def test_a_rate_that_was_not_tuned_is_told():
         for rate, loss in ((1e-3, 0.5), (2e-3, 0.6))
     ]
     assert "not shown to be tuned" in text([alone()])
-    assert "the lowest of its tuning" in text([alone(), *tuning])
-    assert "not the lowest of its tuning" in text([alone(learning_rate=2e-3), *tuning])
-    assert "the lowest of the tuning of 4x128" in text([alone(size="4x256"), *tuning])
+    assert "which ended lowest in its tuning" in text([alone(), *tuning])
+    assert "not the best of its tuning" in text([alone(learning_rate=2e-3), *tuning])
+    assert "which ended lowest in the tuning of 4x128" in text([alone(size="4x256"), *tuning])
 
 
 def text(contents):

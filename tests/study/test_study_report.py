@@ -319,6 +319,14 @@ def test_where_a_teacher_stands_beside_students_with_dropout_is_not_told_of_thos
     assert "not weak beside" not in markdown.read_text()
 
 
+def test_a_run_that_two_parts_share_is_counted_once(tmp_path):
+    contents = [*study(), content("dropped", 1, 0.79, part="dropout", dropout=0.1)]
+    twin = content("dropped", 1, 0.79, part="growth", dropout=0.1)
+    planned = [each["cell"] for each in [*contents, twin]]
+    markdown, *_ = write(written(tmp_path / "lines", contents), PARTS, tmp_path / "out", planned=planned)
+    assert f"(1 of {len(contents)} runs have some)" in markdown.read_text()
+
+
 def test_figures_for_documents_are_those_of_the_report(report):
     markdown, _, out = report
     found = json.loads((out / "study.json").read_text())
