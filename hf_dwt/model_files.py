@@ -14,15 +14,17 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 
-def check_folder(name: str) -> None:
+def check_folder(name: str, revision: str | None = None) -> None:
     """Refuse what looks like a folder and holds no model.
 
     Raises:
         FileNotFoundError: If there is no configuration, or an adapter of peft alone; it tells what to do with that.
+        ValueError: If a revision is asked of a folder.
     """
     folder = Path(name).expanduser()
     if not looks_local(name):
         return
+    refuse_revision(name, revision)
     has_config = (folder / "config.json").is_file()
     # An adapter may lie beside the weights of its base, and a copy of its base's configuration beside an adapter.
     weights = [path for pattern in ("model*.safetensors", "pytorch_model*.bin") for path in folder.glob(pattern)]
@@ -34,6 +36,16 @@ def check_folder(name: str) -> None:
         )
     if not has_config:
         raise FileNotFoundError(f"`teacher` is {name!r}, which is no folder with a config.json.")
+
+
+def refuse_revision(name: str, revision: str | None) -> None:
+    """Refuse what would be ignored: a folder is as it is.
+
+    Raises:
+        ValueError: If there is a revision.
+    """
+    if revision is not None:
+        raise ValueError(f"`revision` ({revision!r}) is for Hub ids, but {name!r} is a folder.")
 
 
 def looks_local(name: str) -> bool:

@@ -77,7 +77,7 @@ def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) 
 
 
 def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) -> Parent:
-    check_folder(name)
+    check_folder(name, revision)
     commit = None if looks_local(name) else resolve_commit(name, revision, token)
     origin, name = Origin(name, revision, commit), os.path.expanduser(name)
     found: dict[str, Any] = {"revision": commit or "main", "token": token}

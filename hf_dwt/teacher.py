@@ -206,7 +206,7 @@ def load_teacher(
 
     Args:
         name: Hub id or folder of a masked or causal language model.
-        revision: Branch, tag or commit; resolved to a full commit once, from which everything is read.
+        revision: Branch, tag or commit of a Hub id; resolved to a full commit once, from which everything is read.
         token: Hub token for a private or gated repository; by default the one that is logged in.
         subfolder: Where the model is in the repository or folder.
         dtype: Precision of the weights. Default: as they were saved.
@@ -216,8 +216,8 @@ def load_teacher(
     Raises:
         FileNotFoundError: If a folder is missing, or holds no model.
         OSError: If the Hub does not have it, not in safetensors, or a file is cut short.
-        ValueError: If it is no masked or causal language model, its head was never trained, or it needs code of its
-            own that is not trusted.
+        ValueError: If it is no masked or causal language model, its head was never trained, it needs code of its
+            own that is not trusted, or a revision of a folder is asked for.
 
     Example:
         >>> load_teacher("./no-such-folder")
@@ -227,7 +227,7 @@ def load_teacher(
     """
     name = os.fspath(name)
     if looks_local(name):
-        check_folder(os.path.join(name, subfolder) if subfolder else name)
+        check_folder(os.path.join(name, subfolder) if subfolder else name, revision)
         folder, origin = Path(name).expanduser() / subfolder, Origin(name)
     else:
         if trust_remote_code and not is_full_commit(revision):

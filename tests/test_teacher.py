@@ -21,7 +21,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hf_dwt import Teacher, load_teacher
+from hf_dwt import Teacher, from_weak_teacher, load_teacher
 from hf_dwt.model_files import check_folder
 from hf_dwt.positions import full_logits, masked_positions, positions_of, select
 from hf_dwt.teacher import Origin, as_teacher
@@ -45,6 +45,13 @@ def test_the_folder_of_an_adapter_is_refused_with_what_to_do(has_config, tmp_pat
         FileNotFoundError, match=r"an adapter of peft, no whole model: put it on its base with `PeftModel"
     ):
         load_teacher(tmp_path / "adapter")
+
+
+def test_a_revision_of_a_folder_is_refused_not_ignored(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`revision` \('v1'\) is for Hub ids, but .* is a folder"):
+        load_teacher(tmp_path, revision="v1")
+    with pytest.raises(ValueError, match="is a folder"):
+        from_weak_teacher(tmp_path, num_hidden_layers=4, revision="v1")
 
 
 def test_an_adapter_beside_a_whole_model_is_no_reason_to_refuse_the_folder(folder):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_dwt.verdicts import HELPED_FROM, HELPED_TO, judge_teacher
+from hf_dwt.verdicts import HELPED_CAUSAL, HELPED_FROM, HELPED_TO, judge_teacher
 
 
 @pytest.mark.parametrize("loss", [3.0, 3.5, math.nan])
@@ -71,6 +71,15 @@ def test_the_evidence_is_what_the_study_found_with_the_default_weights() -> None
     assert losses == sorted(losses), "the more the weaker"
     ahead = study["quality"]["constant-1, better"], study["quality"]["inheritance, better"]
     assert ahead[0]["difference of loss"] < ahead[1]["difference of loss"]
+
+
+def test_the_causal_teacher_that_is_spoken_of_is_the_one_that_helped() -> None:
+    study = json.loads((Path(__file__).parents[1] / "benchmarks/results/study.json").read_text())
+    (teacher,) = study["teachers"]["speeches 4x128, 600 steps"].values()
+    assert round(teacher["loss behind"], 2) == HELPED_CAUSAL
+    assert study["causal"]["random-inheritance"]["verdict"] == "helps"
+    for kind in ("masked", "causal"):
+        assert "one by 0.69, of a causal one (the study)" in judge_teacher(kind, 1.9, 3.0, 1.0).evidence
 
 
 def test_help_elsewhere_is_not_promised_here() -> None:

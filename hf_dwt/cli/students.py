@@ -16,7 +16,7 @@ from hf_dwt.cli.recipe import Recipe, config_fields, reading
 from hf_dwt.factory import from_weak_teacher
 from hf_dwt.hub.access import resolve_commit
 from hf_dwt.language_models import AUTO_CLASSES, Kind, architecture_kind
-from hf_dwt.model_files import looks_local, without_conversion_service
+from hf_dwt.model_files import looks_local, refuse_revision, without_conversion_service
 from hf_dwt.remapping.sizes import grown_config
 from hf_dwt.sections import RecipeError, check_keys, suggestion
 from hf_dwt.teacher import Teacher
@@ -37,7 +37,10 @@ def pinned(recipe: Recipe) -> Recipe:
 
 
 def _commit_of(name: str, revision: str | None, role: str) -> str | None:
-    return revision if looks_local(name) else resolve_commit(name, revision, None, role=role)
+    if not looks_local(name):
+        return resolve_commit(name, revision, None, role=role)
+    refuse_revision(name, revision)
+    return None
 
 
 def read_teacher_config(recipe: Recipe) -> PreTrainedConfig | None:
