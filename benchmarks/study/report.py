@@ -147,7 +147,11 @@ def _opening(command: str) -> list[Block]:
             "language model: at equal steps and, where the student alone was run to the same cost, at equal cost. Each "
             "table says over how many seeds; one seed has no interval."
         ),
-        Paragraph(f"Made by `{command} --report` from the lines that `{command}` wrote, and from nothing else."),
+        Paragraph(
+            f"Made by `{command} --report` from the lines that `{command}` wrote, and from nothing else. A cell that has "
+            f"its line is not run again; `{command} --output FOLDER` runs all of them anew. Either needs `pip install -e "
+            "'.[eval,plots]'`."
+        ),
     ]
 
 

@@ -54,25 +54,27 @@ SENTENCES = [
     "every teacher that the student overtakes hurt ({{ study.json/quality/constant-1, near/difference of loss }} at "
     f"{_behind('near')} nats behind the student alone, "
     f"{{{{ study.json/quality/constant-1, very_weak/difference of loss }}}} at {_behind('very_weak')})",
-    f"in 20 epochs over 1,920 molecules too ({_difference('finite/inheritance')}; `finite`), and causal students of "
-    f"speeches ({_difference('causal/random-inheritance')}; `causal`)",
+    f"in 20 epochs over 1,920 molecules too ({_difference('finite/inheritance')}; `finite`; the teacher had read more), "
+    f"and causal students of speeches ({_difference('causal/random-inheritance')}; `causal`)",
     _start("grown by `aki`", "alone, aki", "grown-by-aki"),
     _start("grown by `repeat_last`, the paper's way", "alone, repeat_last", None),
     _start("grown by `exact` (default)", "alone, exact", "grown-alone"),
     _start("random, taught by `inheritance`", "taught, random", "random-taught"),
     _start("grown by `exact`, and taught", "taught, exact", "grown-taught"),
     "The aim that we had set, 0.40, is missed",
-    "after 0.75 of the steps five students by `aki` end at "
-    "{{ study.json/headline/confirmation/grown-by-aki/0.75 of the budget/loss }}, alone after all at "
-    "{{ study.json/headline/confirmation/target loss }}",
+    "Each of five fresh seeds by `aki` ends after 0.75 of the steps at or below its own student alone "
+    f"(mean {_difference('headline/confirmation/grown-by-aki/0.75 of the budget')}; `--only confirmation`)",
     "at twice the width, two of five seeds so far, `aki` needs "
     "{{ study.json/headline/confirmation_larger/grown-by-aki/operations }}",
-    f"those {_behind('near')} and {_behind('weak')} nats behind the student alone helped, one {_behind('very_weak')} "
-    "behind neither helped nor hurt",
+    f"those {_behind('near')} and {_behind('weak')} nats behind the student alone helped, and of one "
+    f"{_behind('very_weak')} behind neither was shown",
     _step("student alone", "masked/alone"),
     _step("with its teacher", "masked/taught"),
     _step("TextBrewer", "masked/textbrewer"),
     _step("distillation as tutorials write it", "masked/tutorial"),
+    "On an H100, with its teacher, "
+    "{{ step-cuda.json/paper/BERT 6x768, teacher 4x768, 16 x 128 tokens/taught/ratio }} at 16 x 128 tokens, "
+    "{{ step-cuda.json/paper/BERT 6x768, teacher 4x768, 256 x 128 tokens/taught/ratio }} at 256 x 128",
     "Of {{ growth_sweep.md/dense and built tiny }} dense language model classes of transformers that can be built "
     "tiny, {{ growth_sweep.md/dense and exact at width x2 }} double their width exactly",
     "{{ growth_sweep.md/not judged: the process died or ran out of time }} classes were not judged",
