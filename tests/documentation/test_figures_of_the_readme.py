@@ -64,8 +64,9 @@ SENTENCES = [
     "The aim that we had set, 0.40, is missed",
     "Each of five fresh seeds by `aki` ends after 0.75 of the steps at or below its own student alone "
     f"(mean {_difference('headline/confirmation/grown-by-aki/0.75 of the budget')}; `--only confirmation`)",
-    "at twice the width, two of five seeds so far, `aki` needs "
-    "{{ study.json/headline/confirmation_larger/grown-by-aki/operations }}",
+    "and at twice the width after all of them "
+    f"({_difference('headline/confirmation_larger/grown-by-aki/1 of the budget')}; needs "
+    "{{ study.json/headline/confirmation_larger/grown-by-aki/operations }}; `confirmation_larger`)",
     f"those {_behind('near')} and {_behind('weak')} nats behind the student alone helped, and of one "
     f"{_behind('very_weak')} behind neither was shown",
     _step("student alone", "masked/alone"),
@@ -128,15 +129,12 @@ def test_a_higher_temperature_hurts_less_and_does_not_help_as_is_advised() -> No
         assert differences[-1] > 0
 
 
-def test_every_fresh_seed_of_the_student_grown_by_aki_reaches_its_target() -> None:
-    found = json.loads((RESULTS / "study.json").read_text())["headline"]["confirmation"]["grown-by-aki"]
-    assert found["seeds that reach it"] == found["seeds"] == 5
-    assert found["operations"] == 0.75
-
-
-def test_two_seeds_of_the_larger_student_are_whole() -> None:
-    found = json.loads((RESULTS / "study.json").read_text())["headline"]["confirmation_larger"]["grown-by-aki"]
-    assert found["seeds"] == 2
+def test_every_fresh_seed_of_a_student_grown_by_aki_reaches_its_target() -> None:
+    headline = json.loads((RESULTS / "study.json").read_text())["headline"]
+    for part, share in (("confirmation", 0.75), ("confirmation_larger", 1)):
+        found = headline[part]["grown-by-aki"]
+        assert found["seeds that reach it"] == found["seeds"] == 5
+        assert share - 0.25 < found["operations"] <= share
 
 
 def test_the_sections_of_results_hold_no_figure_that_is_not_asked_for(figures: ModuleType) -> None:
