@@ -141,6 +141,9 @@ _REMARK = (
 
 def _repetition(record: Mapping[str, Any]) -> Iterator[str]:
     recipe = record["recipe"]
+    if record["command"] is None:
+        yield "It was trained in a notebook, which is not part of this repository."
+        return
     if recipe is None:
         yield "It was started by this command; a script that it names is not part of this repository."
     elif record["data"]["sources"]:

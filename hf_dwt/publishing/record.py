@@ -55,7 +55,7 @@ class TrainingFacts:
 
     Attributes:
         steps: Optimiser steps done.
-        tokens: Read in training, over ranks, padding included.
+        tokens: Read in training, padding included: those of the first rank, times the ranks.
         seconds: Wall-clock.
         teacher_share: Of a distilled step's operations, 0 to 1; None if they could not be counted.
         num_examples: Of the training set, None of a stream.
@@ -165,9 +165,14 @@ def results_of(log_history: Sequence[Mapping[str, float]]) -> dict[str, float] |
     return {name: value for name, value in last.items() if not name.endswith(timed)}
 
 
-def command_line() -> str:
-    """The command of this process, without tokens and without folders of this machine in the program's name."""
+def command_line() -> str | None:
+    """The command of this process, without tokens and without folders of this machine in the program's name.
+
+    None in a notebook: its cells were run, and the command of its kernel repeats nothing.
+    """
     program, *options = sys.argv or [""]
+    if Path(program).stem.endswith("kernel_launcher"):
+        return None
     shown, hide = [], False
     for option in options:
         name, equals, _ = option.partition("=")

@@ -91,6 +91,13 @@ def test_what_was_read_from_the_hub_is_named_and_linked() -> None:
     assert "With `dwt_recipe.json` of this repository:" in card
 
 
+def test_of_a_run_in_a_notebook_that_is_said_and_no_command_shown() -> None:
+    card = card_of({**RECORD, "command": None}, "student", has_curves=False)
+    assert "It was trained in a notebook, which is not part of this repository." in card
+    assert "```" not in card
+    assert "None" not in card
+
+
 def test_where_it_started_is_claimed_only_where_it_is_known() -> None:
     named = {**RECORD["student"], "started_from": "me/start", "commit": "c" * 40}
     perhaps = card_of({**RECORD, "student": named}, "student", has_curves=False)

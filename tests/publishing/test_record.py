@@ -81,6 +81,12 @@ def test_the_command_is_shown_without_tokens(given: list[str], shown: str, monke
     assert command_line() == shown
 
 
+@pytest.mark.parametrize("kernel", ["ipykernel_launcher.py", "colab_kernel_launcher.py"])
+def test_a_notebook_has_no_command_that_repeats_it(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [f"/usr/lib/{kernel}", "-f", "/home/me/runtime/kernel-1f2e.json"])
+    assert command_line() is None
+
+
 def test_a_record_can_be_read_again(tmp_path: Path) -> None:
     record = record_of(
         make_student(),
