@@ -31,6 +31,7 @@ from hf_dwt.publishing.record import (
     without_tokens,
     write,
 )
+from hf_dwt.publishing.results import is_over
 from hf_dwt.publishing.tally import Tally
 from hf_dwt.remapping.plan import save_plan_of
 from hf_dwt.self_restoring import set_aside
@@ -108,6 +109,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             sources=self.data_sources,
             log_history=self.state.log_history,
             planned_steps=self.state.max_steps,
+            best_step=self._step_of_best_model(),
         )
         return record_of(
             student,
@@ -120,6 +122,11 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             repetition=self.repetition,
             adapter=describe(adapted),
         )
+
+    def _step_of_best_model(self) -> int | None:
+        """Step whose weights were loaded when training had ended; None while it goes on, and if that was not asked."""
+        loaded = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        return self.state.best_global_step if loaded and is_over(self.state.log_history) else None
 
     def _teacher_share(self) -> float | None:
         """Share of a distilled step's operations that is the teacher's; None while, or where, it is not known."""
