@@ -16,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from hf_dwt._version import __version__
 from hf_dwt.arguments import DistillationArguments
-from hf_dwt.course import gap_interval, planned_weights
+from hf_dwt.course import MILESTONES, gap_interval, planned_weights
 from hf_dwt.publishing.results import is_over, other_results_of, results_of
 from hf_dwt.remapping.plan import plan_of
 from hf_dwt.teacher import Origin
@@ -26,7 +26,6 @@ RECORD_FILE, ARGUMENTS_FILE = "dwt_recipe.json", "training_args.json"
 SCHEMA_VERSION = 1
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "huggingface_hub")
-_PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -228,9 +227,9 @@ def _objective(choices: DistillationArguments, training: TrainingFacts) -> dict[
     planned = training.planned_steps or training.steps
     # One that was stopped early has heard no more of its course.
     done = training.steps / planned if is_over(training.log_history) else 1.0
-    weights = planned_weights(choices, planned, [done * at for at in _PROGRESS])
-    hard = [[at, weight.hard] for at, weight in zip(_PROGRESS, weights, strict=True)]
-    soft = [[at, weight.soft] for at, weight in zip(_PROGRESS, weights, strict=True)]
+    weights = planned_weights(choices, planned, [done * at for at in MILESTONES])
+    hard = [[at, weight.hard] for at, weight in zip(MILESTONES, weights, strict=True)]
+    soft = [[at, weight.soft] for at, weight in zip(MILESTONES, weights, strict=True)]
     if gap_interval(choices.policy(), training.steps) is not None:
         # What it answers depends on the run.
         soft = _logged_weights(training) or soft[:1]
@@ -251,4 +250,4 @@ def _logged_weights(training: TrainingFacts) -> list[list[float]]:
         if "soft_loss_weight" in each
     ]
     last = len(logged) - 1
-    return [logged[place] for place in dict.fromkeys(round(share * last) for share in _PROGRESS)] if logged else []
+    return [logged[place] for place in dict.fromkeys(round(share * last) for share in MILESTONES)] if logged else []
