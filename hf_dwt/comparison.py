@@ -20,6 +20,8 @@ from hf_dwt.self_restoring import Clock, SelfRestoring
 from hf_dwt.trainer import DWTTrainer
 
 _RESULT = "run.json"
+# In it, of a run that goes by them.
+_EPOCHS = "num_train_epochs"
 _MOST_EXAMPLES = 1_000
 
 
@@ -134,7 +136,7 @@ def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
     Args:
         trainer: Its `output_dir` holds the student afterwards, and `run.json`.
         name: Of the run.
-        resume: Take up an interrupted run, or the result of a finished one of as many steps.
+        resume: Take up an interrupted run, or the result of a finished one of as many steps or epochs.
 
     Raises:
         ValueError: If there is nothing to resume from.
@@ -142,7 +144,7 @@ def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
     folder = Path(trainer.args.output_dir)
     if resume and has_result(folder):
         finished = read_run(folder)
-        if trainer.args.max_steps in (-1, finished.steps):
+        if _is_as_long(folder, finished, trainer.args):
             return finished
     stopwatch = Stopwatch()
     trainer.add_callback(stopwatch)
@@ -167,13 +169,15 @@ def carry_out(trainer: DWTTrainer, name: str, resume: bool = False) -> Run:
         held_out=held_out_by(trainer),
     )
     if trainer.args.should_save:
-        (folder / _RESULT).write_text(json.dumps(asdict(run), indent=2))
+        content = {**asdict(run), _EPOCHS: None if _goes_by_steps(trainer.args) else trainer.args.num_train_epochs}
+        (folder / _RESULT).write_text(json.dumps(content, indent=2))
     return run
 
 
 def read_run(folder: Path) -> Run:
     """Read the result that `carry_out` left."""
     content = json.loads((folder / _RESULT).read_text())
+    content.pop(_EPOCHS, None)
     held_out = content.get("held_out")
     nested = {"curve": tuple(Point(**point) for point in content["curve"])}
     return Run(**{**content, **nested, "held_out": held_out and HeldOut(**held_out)})
@@ -241,6 +245,17 @@ def growth_summary(standalone: Run, grown: Run) -> str:
     gain, points = standalone.loss - grown.loss, 100 * (grown.accuracy - standalone.accuracy)
     verdict = "helped" if gain > 0 else "did not help"
     return f"Growing {verdict}, alone at equal steps: held-out loss {-gain:+.4f} nats, accuracy {points:+.2f} points."
+
+
+def _is_as_long(folder: Path, finished: Run, args: TrainingArguments) -> bool:
+    """Tell whether a finished run is as long as arguments ask for; one that does not tell its epochs is taken to be."""
+    if _goes_by_steps(args):
+        return bool(finished.steps == args.max_steps)
+    return json.loads((folder / _RESULT).read_text()).get(_EPOCHS) in (None, args.num_train_epochs)
+
+
+def _goes_by_steps(args: TrainingArguments) -> bool:
+    return bool(args.max_steps > 0)
 
 
 def _probe_operations(run: Run, cost: StepCost) -> tuple[int, int]:

@@ -15,6 +15,8 @@ from hf_dwt.weighting import Policy, progress_at
 
 _SHARE_BETWEEN_PROBES = 0.01
 _FEWEST_STEPS_BETWEEN_PROBES = 50
+# Where the record tells of a course.
+MILESTONES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,14 @@ class Course(SelfRestoring):
         self._warmup_steps = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start anew, or from what the checkpoint holds."""
+        """Start anew, or from what the checkpoint holds.
+
+        Raises:
+            ValueError: If the policy fails at a milestone: else only the first record would ask there, while it saves.
+        """
         # A hyperparameter search changes the arguments of a trainer that is there already.
         self._policy, self._begun = self._choices.policy(), None
+        planned_weights(self._choices, state.max_steps, MILESTONES)
         self._warmup_steps = args.get_warmup_steps(state.max_steps)
         saved = self.saved_in(state)
         self.record = Record(**{**saved, "gaps": tuple(saved.get("gaps", ()))})
@@ -179,6 +186,9 @@ def planned_weights(choices: DistillationArguments, num_steps: int | None, share
         choices: Name the policy and its horizon.
         num_steps: Optimiser steps of the run; None if they are not known yet: the horizon is taken to be the run.
         shares: Of the run that is done, 0 to 1 each.
+
+    Raises:
+        ValueError: If the policy fails at one of them.
     """
     policy, num_steps = choices.policy(), num_steps or choices.weighting_steps or 1
     horizon = choices.weighting_steps or num_steps
@@ -186,7 +196,17 @@ def planned_weights(choices: DistillationArguments, num_steps: int | None, share
     follows_gap = gap_interval(policy, horizon) is not None
     steps = [0 if follows_gap else round(share * num_steps) for share in shares]
     progress = [min(share * num_steps / horizon, 1.0) for share in shares]
-    return [policy(Signals(*each)) for each in zip(steps, progress, strict=True)]
+    return [_answer(policy, choices.weighting, Signals(*each)) for each in zip(steps, progress, strict=True)]
+
+
+def _answer(policy: Policy, name: str, signals: Signals) -> Weights:
+    try:
+        return policy(signals)
+    except Exception as error:
+        raise ValueError(
+            f"`weighting={name!r}` fails at progress {signals.progress:g}, with {type(error).__name__}: {error}. "
+            "A policy has to answer for each progress from 0 to 1, these two included."
+        ) from error
 
 
 def gap_interval(policy: Policy, horizon: int) -> int | None:

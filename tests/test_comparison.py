@@ -1,5 +1,6 @@
 """What the comparison says follows from the runs, whichever way they went."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,24 @@ def test_a_finished_run_that_is_asked_for_more_steps_goes_on(tmp_path: Path) -> 
     longer = trainer_in(tmp_path, **{**settings, "max_steps": 6})
     assert carry_out(longer, "with teacher", resume=True).steps == 6
     assert read_run(tmp_path).steps == 6
+
+
+def test_a_finished_run_that_is_asked_for_more_epochs_goes_on(tmp_path: Path) -> None:
+    settings = {"save_strategy": "epoch", "max_steps": -1, "weighting_steps": 8}
+    first = carry_out(trainer_in(tmp_path, **settings, num_train_epochs=1), "with teacher")
+    assert first.steps == 3
+    again = trainer_in(tmp_path, **settings, num_train_epochs=1)
+    assert carry_out(again, "with teacher", resume=True) == first
+    assert again.state.global_step == 0
+    assert carry_out(trainer_in(tmp_path, **settings, num_train_epochs=2), "with teacher", resume=True).steps == 6
+
+
+def test_a_result_that_does_not_tell_its_epochs_is_taken_as_it_is(tmp_path: Path) -> None:
+    done = carry_out(trainer_in(tmp_path), "with teacher")
+    result = json.loads((tmp_path / "run.json").read_text())
+    del result["num_train_epochs"]
+    (tmp_path / "run.json").write_text(json.dumps(result))
+    assert carry_out(trainer_in(tmp_path, max_steps=-1, num_train_epochs=3), "with teacher", resume=True) == done
 
 
 def test_a_result_or_a_whole_checkpoint_can_be_taken_up(tmp_path: Path) -> None:

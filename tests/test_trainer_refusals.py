@@ -1,5 +1,6 @@
 """What `DWTTrainer` refuses before the first step."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -18,7 +19,7 @@ from tiny_runs import (
 from trainer_runs import make_trainer
 from transformers import BertConfig, BertModel, DataCollatorWithPadding, T5Config, T5ForConditionalGeneration
 
-from hf_dwt import DWTTrainer
+from hf_dwt import DWTTrainer, Signals, Weights, register_policy, weighting
 from hf_dwt.data import MaskingCollator
 
 
@@ -29,6 +30,25 @@ def test_a_teacher_no_better_than_guessing_is_refused_before_any_step(tmp_path: 
         trainer.train()
     assert trainer.state.global_step == 0
     assert largest_difference(before, weights_of(trainer.model)) == 0
+
+
+def test_a_policy_that_fails_at_the_end_is_refused_before_any_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weighting, "_policies", weighting._policies.copy())
+
+    @register_policy("growing")
+    @dataclass(frozen=True)
+    class Growing:
+        def __call__(self, signals: Signals) -> Weights:
+            return Weights(1.0, 1 / (1 - signals.progress))
+
+    trainer = make_trainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=2, weighting="growing")
+    told = r"`weighting='growing'` fails at progress 1, with ZeroDivisionError: .*\. A policy has to answer for each"
+    with pytest.raises(ValueError, match=told):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    assert not list(tmp_path.glob("checkpoint-*"))
 
 
 def test_a_bad_teacher_that_is_allowed_trains_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 _STUDENT = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".md", ".png", ".py"}
-# Of the run, not of the student.
-_OF_THE_RUN = {"trainer_state.json", "run.json", "all_results.json", "train_results.json", "eval_results.json"}
+# Of the run, not of the student; `Trainer.save_metrics` names the results of any split so.
+_OF_THE_RUN, _RESULTS = {"trainer_state.json", "run.json"}, "_results.json"
 _TRAINING_ARGS = "training_args.bin"
 _TEMPLATES = "additional_chat_templates"
 _READ_AS_TEXT = {".json", ".txt", ".md", ".jinja", ".py"}
@@ -20,8 +20,12 @@ Files = Mapping[str, Path]
 def student_files(folder: str | Path) -> dict[str, Path]:
     """Files of a student by their path: no optimiser, no pickle, nothing of the run."""
     paths = [*Path(folder).iterdir(), *Path(folder, _TEMPLATES).glob("*.jinja")]
-    own = (path for path in paths if path.suffix in _STUDENT and path.name not in _OF_THE_RUN and path.is_file())
+    own = (path for path in paths if path.suffix in _STUDENT and not _is_of_the_run(path.name) and path.is_file())
     return {path.relative_to(folder).as_posix(): path for path in own if not path.name.startswith(("_", "."))}
+
+
+def _is_of_the_run(name: str) -> bool:
+    return name in _OF_THE_RUN or name.endswith(_RESULTS)
 
 
 def checkpoint_files(folder: str | Path, path_in_repo: str) -> dict[str, Path]:

@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData, constants
 
 from hf_dwt.model_files import looks_local
+from hf_dwt.publishing.results import held_out_sets
 from hf_dwt.teacher import Origin
 
 CARD_FILE, CURVES_FILE = "README.md", "training_curves.png"
@@ -75,20 +76,25 @@ def _started_from_weights(record: Mapping[str, Any]) -> bool:
 
 
 def _eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
-    names = {"eval_loss": "loss", "eval_perplexity": "perplexity", "eval_accuracy": "accuracy"}
     results = record["results"] or {}
     return [
         EvalResult(
             task_type=_TASKS[record["kind"]],
             dataset_type=next(iter(_named(record)), "held-out"),
             dataset_name=" and ".join(_named(record)) or _HELD_OUT,
-            dataset_split="held out" if _named(record) else None,
-            metric_type=names[key],
-            metric_value=round(results[key], 6),
+            dataset_split=_split(prefix) or ("held out" if _named(record) else None),
+            metric_type=name,
+            metric_value=round(results[f"{prefix}_{name}"], 6),
         )
-        for key in names
-        if key in results
+        for prefix in held_out_sets(results)
+        for name in ("loss", "perplexity", "accuracy")
+        if f"{prefix}_{name}" in results
     ]
+
+
+def _split(prefix: str) -> str:
+    """Name of a held-out set, empty if there is but one."""
+    return prefix.removeprefix("eval").removeprefix("_")
 
 
 def _named(record: Mapping[str, Any]) -> list[str]:
@@ -141,6 +147,9 @@ _REMARK = (
 
 def _repetition(record: Mapping[str, Any]) -> Iterator[str]:
     recipe = record["recipe"]
+    if record["command"] is None:
+        yield "It was trained in a notebook, which is not part of this repository."
+        return
     if recipe is None:
         yield "It was started by this command; a script that it names is not part of this repository."
     elif record["data"]["sources"]:
@@ -155,26 +164,42 @@ def _section(title: str, lines: Sequence[str]) -> str:
 
 
 def _results(record: Mapping[str, Any]) -> list[str]:
-    results = record["results"]
-    if not results:
+    results, other = record["results"], record.get("other_results")
+    if results:
+        return [f"On the {_HELD_OUT}:", _figures(results), *_gains(record)]
+    if not other:
         return ["It was not evaluated in this run."]
+    of_step = record["training"]["weights_of_step"]
+    told = f"Its weights, those of step {of_step:,}, were not evaluated in this run. At step {other['step']:,} it had"
+    return [f"{told}, on the {_HELD_OUT}:", _figures(other)]
+
+
+def _figures(results: Mapping[str, float]) -> str:
     names = {
-        "eval_loss": "loss, nats per predicted token",
-        "eval_perplexity": "perplexity",
-        "eval_accuracy": "accuracy",
-        "eval_teacher_hard_loss": "the teacher's loss on the same predictions",
-        "eval_gap": "gap (its loss minus the teacher's)",
+        "loss": "loss, nats per predicted token",
+        "perplexity": "perplexity",
+        "accuracy": "accuracy",
+        "teacher_hard_loss": "the teacher's loss on the same predictions",
+        "gap": "gap (its loss minus the teacher's)",
     }
-    rows = [f"| {text} | {results[key]:.4f} |" for key, text in names.items() if key in results]
-    lines = [f"On the {_HELD_OUT}:", "\n".join(["| measure | value |", "|---|---|", *rows])]
-    for twin in record["baseline"]:
-        gain = twin["loss"] - results["eval_loss"]
+    sets = held_out_sets(results)
+    table = [["measure", *(_split(prefix) or "value" for prefix in sets)], ["---"] * (1 + len(sets))]
+    for name, text in names.items():
+        keys = [f"{prefix}_{name}" for prefix in sets]
+        if results.keys() & keys:
+            table.append([text, *(f"{results[key]:.4f}" if key in results else "" for key in keys)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+
+
+def _gains(record: Mapping[str, Any]) -> Iterator[str]:
+    loss = record["results"].get("eval_loss")
+    for twin in record["baseline"] if loss is not None else ():
+        gain = twin["loss"] - loss
         verdict = "lower" if gain > 0 else "higher"
-        lines.append(
+        yield (
             f"The same student {twin['name']} ({twin['steps']:,} steps), has a loss of {twin['loss']:.4f}; with its "
             f"teacher it is {abs(gain):.4f} nats {verdict}."
         )
-    return lines
 
 
 def _teacher(teacher: Mapping[str, Any]) -> list[str]:
@@ -250,6 +275,9 @@ def _training(record: Mapping[str, Any]) -> list[str]:
         f"{training['steps']:,} optimiser steps over {examples}{named}: {training['tokens']:,} tokens with padding, in "
         f"{training['seconds']:,.1f} seconds of wall-clock."
     ]
+    of_step = training.get("weights_of_step", training["steps"])
+    if of_step != training["steps"]:
+        lines.append(f"Its weights are those of step {of_step:,}, the best of those that were evaluated and saved.")
     if training["teacher_share"] is not None:
         lines.append(f"The teacher took {training['teacher_share']:.0%} of the operations of a step in which it spoke.")
     if vocabulary:

@@ -16,7 +16,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from hf_dwt._version import __version__
 from hf_dwt.arguments import DistillationArguments
-from hf_dwt.course import gap_interval, planned_weights
+from hf_dwt.course import MILESTONES, gap_interval, planned_weights
+from hf_dwt.publishing.results import is_over, other_results_of, results_of
 from hf_dwt.remapping.plan import plan_of
 from hf_dwt.teacher import Origin
 from hf_dwt.unsharded import num_entries
@@ -25,7 +26,6 @@ RECORD_FILE, ARGUMENTS_FILE = "dwt_recipe.json", "training_args.json"
 SCHEMA_VERSION = 1
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "huggingface_hub")
-_PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,15 @@ class TrainingFacts:
 
     Attributes:
         steps: Optimiser steps done.
-        tokens: Read in training, over ranks, padding included.
+        tokens: Read in training, padding included: those of the first rank, times the ranks.
         seconds: Wall-clock.
         teacher_share: Of a distilled step's operations, 0 to 1; None if they could not be counted.
         num_examples: Of the training set, None of a stream.
         sources: Data sets of the Hub that the training set was made of, by `name` and `revision`, where it is known.
         log_history: Of the trainer.
-        planned_steps: Optimiser steps of the whole run, of which a checkpoint has some; None if it is done.
+        planned_steps: Optimiser steps of the whole run, of which a checkpoint has some, and so has one that was stopped
+            early; None if it is done.
+        best_step: Step of the best model, whose weights were loaded at the end; None if they are the last step's.
     """
 
     steps: int
@@ -72,6 +74,7 @@ class TrainingFacts:
     sources: Sequence[Mapping[str, str | None]]
     log_history: Sequence[Mapping[str, float]]
     planned_steps: int | None = None
+    best_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,11 @@ def record_of(
     """Build the record of a student, which holds numbers, text, lists and mappings only.
 
     A value that is not known is None; `baseline` is filled later, see `add_comparison`. `adapter` is what was trained
-    of the student, see `adapters.describe`.
+    of the student, see `adapters.describe`. `results` are those of the student's weights; where these were not
+    evaluated, `other_results` are the last ones, with their `step`.
     """
+    weights_of_step = training.steps if training.best_step is None else training.best_step
+    results = results_of(training.log_history, weights_of_step)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
@@ -114,11 +120,13 @@ def record_of(
         "data": {"sources": list(training.sources), "num_examples": training.num_examples},
         "training": {
             "steps": training.steps,
+            "weights_of_step": weights_of_step,
             "tokens": training.tokens,
             "seconds": round(training.seconds, 1),
             "teacher_share": training.teacher_share,
         },
-        "results": results_of(training.log_history),
+        "results": results,
+        "other_results": other_results_of(training.log_history) if results is None else None,
         "baseline": [],
         "seeds": {"seed": args.seed, "data_seed": args.data_seed},
         "arguments": arguments_of(args),
@@ -155,19 +163,14 @@ def vocabulary_fingerprint(processing_class: Any | None) -> dict[str, Any] | Non
     return {"size": len(tokens), "sha256": hashlib.sha256(json.dumps(tokens).encode()).hexdigest()}
 
 
-def results_of(log_history: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
-    """The last evaluation without its timings, None if there was none."""
-    evaluations = [each for each in log_history if "eval_loss" in each]
-    if not evaluations:
-        return None
-    timed = ("runtime", "per_second", "preparation_time")
-    last = {name: value for name, value in evaluations[-1].items() if name.startswith("eval_")}
-    return {name: value for name, value in last.items() if not name.endswith(timed)}
+def command_line() -> str | None:
+    """The command of this process, without tokens and without folders of this machine in the program's name.
 
-
-def command_line() -> str:
-    """The command of this process, without tokens and without folders of this machine in the program's name."""
+    None in a notebook: its cells were run, and the command of its kernel repeats nothing.
+    """
     program, *options = sys.argv or [""]
+    if Path(program).stem.endswith("kernel_launcher"):
+        return None
     shown, hide = [], False
     for option in options:
         name, equals, _ = option.partition("=")
@@ -221,9 +224,12 @@ def _teacher(teacher: TeacherFacts, log_history: Sequence[Mapping[str, float]]) 
 
 
 def _objective(choices: DistillationArguments, training: TrainingFacts) -> dict[str, Any]:
-    weights = planned_weights(choices, training.planned_steps or training.steps, _PROGRESS)
-    hard = [[at, weight.hard] for at, weight in zip(_PROGRESS, weights, strict=True)]
-    soft = [[at, weight.soft] for at, weight in zip(_PROGRESS, weights, strict=True)]
+    planned = training.planned_steps or training.steps
+    # One that was stopped early has heard no more of its course.
+    done = training.steps / planned if is_over(training.log_history) else 1.0
+    weights = planned_weights(choices, planned, [done * at for at in MILESTONES])
+    hard = [[at, weight.hard] for at, weight in zip(MILESTONES, weights, strict=True)]
+    soft = [[at, weight.soft] for at, weight in zip(MILESTONES, weights, strict=True)]
     if gap_interval(choices.policy(), training.steps) is not None:
         # What it answers depends on the run.
         soft = _logged_weights(training) or soft[:1]
@@ -244,4 +250,4 @@ def _logged_weights(training: TrainingFacts) -> list[list[float]]:
         if "soft_loss_weight" in each
     ]
     last = len(logged) - 1
-    return [logged[place] for place in dict.fromkeys(round(share * last) for share in _PROGRESS)] if logged else []
+    return [logged[place] for place in dict.fromkeys(round(share * last) for share in MILESTONES)] if logged else []

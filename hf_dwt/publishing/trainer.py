@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from hf_dwt.publishing.record import (
     without_tokens,
     write,
 )
+from hf_dwt.publishing.results import is_over
 from hf_dwt.publishing.tally import Tally
 from hf_dwt.remapping.plan import save_plan_of
 from hf_dwt.self_restoring import set_aside
@@ -108,6 +110,7 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             sources=self.data_sources,
             log_history=self.state.log_history,
             planned_steps=self.state.max_steps,
+            best_step=self._step_of_best_model(),
         )
         return record_of(
             student,
@@ -120,6 +123,11 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             repetition=self.repetition,
             adapter=describe(adapted),
         )
+
+    def _step_of_best_model(self) -> int | None:
+        """Step whose weights were loaded when training had ended; None while it goes on, and if that was not asked."""
+        loaded = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        return self.state.best_global_step if loaded and is_over(self.state.log_history) else None
 
     def _teacher_share(self) -> float | None:
         """Share of a distilled step's operations that is the teacher's; None while, or where, it is not known."""
@@ -159,23 +167,42 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
             if record is not None:
                 write(record, folder)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write the model card, and the curves, into `output_dir`; the arguments are those of `Trainer`."""
+    def create_model_card(
+        self,
+        language: str | list[str] | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write the model card, and the curves, into `output_dir`.
+
+        The arguments are those of `Trainer`. Of a language model the record knows `finetuned_from`, `tasks`, `dataset`
+        and `dataset_args`: they are warned about, and have no effect.
+        """
+        known = {"finetuned_from": finetuned_from, "tasks": tasks, "dataset": dataset, "dataset_args": dataset_args}
         record = self.record()
         if record is None:
-            super().create_model_card(*args, **kwargs)
+            ours = {"language": language, "license": license, "tags": tags, "model_name": model_name}
+            super().create_model_card(**ours, **known, dataset_tags=dataset_tags)
         elif self.is_world_process_zero():
-            names = ("language", "license", "tags", "model_name", "finetuned_from", "tasks", "dataset_tags", "dataset")
-            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            unused = [f"`{name}`" for name, value in known.items() if value is not None]
+            if unused:
+                told = f"The model card is made from the record of the run: {', '.join(unused)} have no effect."
+                logger.warning(f"{told} Data sets of the Hub are named by `dataset_tags`.")
             folder = Path(self.args.output_dir)
             card = card_of(
                 record,
-                given.get("model_name") or folder.absolute().name,
+                model_name or folder.absolute().name,
                 has_curves=draw_curves(self.state.log_history, folder / CURVES_FILE),
-                tags=_as_list(given.get("tags")),
-                datasets=_as_list(given.get("dataset_tags")),
-                language=given.get("language"),
-                licence=given.get("license"),
+                tags=_as_list(tags),
+                datasets=_as_list(dataset_tags),
+                language=language,
+                licence=license,
             )
             (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
@@ -218,7 +245,10 @@ class PublishingTrainer(Trainer):  # type: ignore[misc]
 
         Raises:
             PushFailed: If it could not be pushed; it is on disk.
+            TypeError: If `create_model_card` has no argument of a name.
         """
+        # Before anything is saved, and on all ranks.
+        signature(self.create_model_card).bind(**card)
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None or token is not None or revision not in (None, self.args.hub_revision):
             wanted = target_of(self.args, self.patience, repo_id=self.hub_model_id, token=token, revision=revision)

@@ -21,6 +21,12 @@ def test_a_student_is_its_weights_and_texts(folder: Path) -> None:
     assert student_files(folder).keys() == STUDENT
 
 
+@pytest.mark.parametrize("split", ["all", "train", "eval", "test", "predict"])
+def test_results_of_a_split_are_no_part_of_a_student(split: str, folder: Path) -> None:
+    (folder / f"{split}_results.json").write_text("{}")
+    assert student_files(folder).keys() == STUDENT
+
+
 def test_a_checkpoint_is_everything_but_the_pickled_arguments(folder: Path) -> None:
     files = checkpoint_files(folder, "last")
     assert {f"last/{name}" for name in (*STUDENT, *OTHERS, "global_step1/rank.pt")} <= files.keys()

@@ -1,9 +1,13 @@
 import json
+from inspect import signature
 from pathlib import Path
 
 import pytest
 import yaml
+from trainer_runs import make_trainer
+from transformers import Trainer
 
+from hf_dwt import DWTTrainer
 from hf_dwt.publishing.card import card_of
 from hf_dwt.publishing.comparison import add_comparison
 
@@ -91,6 +95,13 @@ def test_what_was_read_from_the_hub_is_named_and_linked() -> None:
     assert "With `dwt_recipe.json` of this repository:" in card
 
 
+def test_of_a_run_in_a_notebook_that_is_said_and_no_command_shown() -> None:
+    card = card_of({**RECORD, "command": None}, "student", has_curves=False)
+    assert "It was trained in a notebook, which is not part of this repository." in card
+    assert "```" not in card
+    assert "None" not in card
+
+
 def test_where_it_started_is_claimed_only_where_it_is_known() -> None:
     named = {**RECORD["student"], "started_from": "me/start", "commit": "c" * 40}
     perhaps = card_of({**RECORD, "student": named}, "student", has_curves=False)
@@ -133,3 +144,34 @@ def test_twins_that_are_known_stay_in_the_record_of_a_run_that_is_taken_up_witho
         add_comparison(tmp_path, given, "student")
         assert json.loads((tmp_path / "dwt_recipe.json").read_text())["baseline"] == twins
     assert "The same student alone, equal steps" in (tmp_path / "README.md").read_text()
+
+
+# By the trainer
+
+
+def test_what_a_card_takes_comes_in_the_order_of_the_stock_trainer() -> None:
+    ours, theirs = (list(signature(each.create_model_card).parameters) for each in (DWTTrainer, Trainer))
+    assert ours == theirs
+
+
+def test_what_the_record_knows_is_warned_about_by_name_and_the_rest_is_in_the_card(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.create_model_card("en", "mit", "toy", dataset_tags="me/words")
+    assert "have no effect" not in caplog.text
+    trainer.create_model_card("en", "mit", "toy", "mine", "me/start", dataset_tags="me/words", dataset="Words")
+    assert "made from the record of the run: `finetuned_from`, `dataset` have no effect" in caplog.text
+    card = (tmp_path / "README.md").read_text()
+    assert "# mine\n" in card
+    told = metadata(card)
+    assert (told["language"], told["license"], told["datasets"]) == ("en", "mit", ["me/words"])
+    assert "toy" in told["tags"]
+
+
+def test_a_name_that_no_card_has_is_refused_before_anything_is_saved(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    for call in (trainer.create_model_card, trainer.push_to_hub):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'licence'"):
+            call(licence="mit")
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 
 from hf_dwt.publishing.curves import draw_curves
 
@@ -14,6 +15,16 @@ def test_losses_become_a_picture(tmp_path: Path) -> None:
     assert first.startswith(b"\x89PNG")
     draw_curves(LOGS, tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == first, "the same picture makes no new commit"
+
+
+def test_each_of_several_held_out_sets_has_a_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, tuple[tuple[float, ...], ...]] = {}
+    monkeypatch.setattr(Axes, "plot", lambda _, *points, label, **style: drawn.update({label: points}))
+    monkeypatch.setattr(Axes, "legend", lambda _: None)
+    sets = [{f"eval_{each}_loss": 2.0, f"eval_{each}_perplexity": 7.4, "step": 2} for each in ("a", "b")]
+    draw_curves([*LOGS, *sets, {"eval_soft_loss": 1.0, "step": 2}], tmp_path / "curves.png")
+    assert drawn["hard loss, held out a"] == drawn["hard loss, held out b"] == ((2,), (2.0,))
+    assert len(drawn) == 4
 
 
 def test_without_losses_there_is_no_picture(tmp_path: Path) -> None:

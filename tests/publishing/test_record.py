@@ -1,6 +1,7 @@
 import copy
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from hf_dwt.publishing.record import (
     arguments_of,
     command_line,
     record_of,
-    results_of,
     vocabulary_fingerprint,
     without_tokens,
     write,
@@ -61,12 +61,6 @@ def test_the_fingerprint_knows_every_token_and_its_place() -> None:
     assert vocabulary_fingerprint(None) is None
 
 
-def test_results_are_the_last_evaluation_without_timings() -> None:
-    logs = [{"eval_loss": 3.0, "step": 1}, {"eval_loss": 2.0, "eval_runtime": 1.0, "step": 2}, {"loss": 1.0}]
-    assert results_of(logs) == {"eval_loss": 2.0}
-    assert results_of(logs[2:]) is None
-
-
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
@@ -79,6 +73,12 @@ def test_the_command_is_shown_without_tokens(given: list[str], shown: str, monke
     monkeypatch.setattr(sys, "argv", given)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     assert command_line() == shown
+
+
+@pytest.mark.parametrize("kernel", ["ipykernel_launcher.py", "colab_kernel_launcher.py"])
+def test_a_notebook_has_no_command_that_repeats_it(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [f"/usr/lib/{kernel}", "-f", "/home/me/runtime/kernel-1f2e.json"])
+    assert command_line() is None
 
 
 def test_a_record_can_be_read_again(tmp_path: Path) -> None:
@@ -96,6 +96,28 @@ def test_a_record_can_be_read_again(tmp_path: Path) -> None:
     assert (record["schema_version"], record["seeds"]["seed"], record["teacher"]) == (1, 7, None)
     assert record["baseline"] == []
     assert record["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    ("best_step", "of_step", "loss", "other"),
+    [(None, 6, None, {"step": 4, "eval_loss": 3.0}), (2, 2, 2.0, None), (4, 4, 3.0, None)],
+)
+def test_results_are_those_of_the_weights_or_said_to_be_of_another_step(
+    best_step: int | None, of_step: int, loss: float | None, other: dict[str, float] | None
+) -> None:
+    logs = [{"eval_loss": 2.0, "step": 2}, {"eval_loss": 3.0, "step": 4}, {"train_runtime": 1.0, "step": 6}]
+    record = record_of(
+        make_student(),
+        arguments(Path("unused")),
+        kind="masked",
+        choices=DistillationArguments(),
+        teacher=None,
+        training=replace(TRAINING, steps=6, log_history=logs, best_step=best_step),
+        processing_class=None,
+    )
+    assert record["training"]["weights_of_step"] == of_step
+    assert record["results"] == (None if loss is None else {"eval_loss": loss})
+    assert record["other_results"] == other
 
 
 def test_weights_are_those_of_the_run_and_where_they_follow_the_gap_those_that_were_logged() -> None:
@@ -131,3 +153,6 @@ def test_weights_are_those_of_the_run_and_where_they_follow_the_gap_those_that_w
         *([share, 1.0] for share in (0.25, 0.5, 0.75, 1.0)),
     ]
     assert objective(early, **plain)["soft_loss_weight"][2] == [0.5, 2.5]
+    stopped = replace(early, log_history=[{"train_runtime": 1.0, "step": 10}])
+    # A quarter of the way from 4 to 1, and no further.
+    assert objective(stopped, **plain)["soft_loss_weight"][::2] == [[0.0, 4.0], [0.5, 3.625], [1.0, 3.25]]
