@@ -144,13 +144,13 @@ def _opening(command: str) -> list[Block]:
     return [
         Paragraph(
             "What a weaker teacher, the weight of its soft loss, and a start grown from a smaller model bring to a "
-            "language model: at equal steps and, where the student alone was run to the same cost, at equal cost. Each "
-            "table says over how many seeds; one seed has no interval."
+            "language model: at equal steps and, where the student alone was run to the same cost, at equal cost. "
+            "Each table says over how many seeds; one seed has no interval."
         ),
         Paragraph(
-            f"Made by `{command} --report` from the lines that `{command}` wrote, and from nothing else. A cell that has "
-            f"its line is not run again; `{command} --output FOLDER` runs all of them anew. Either needs `pip install -e "
-            "'.[eval,plots]'`."
+            f"Made by `{command} --report` from the lines that `{command}` wrote, and from nothing else. A cell that "
+            f"has its line is not run again; `{command} --output FOLDER` runs all of them anew. Either needs `pip "
+            "install -e '.[eval,plots]'`."
         ),
     ]
 
@@ -168,8 +168,8 @@ def _rules(lines: Sequence[Line]) -> list[Block]:
     rules = [
         "All arms are trained by `DWTTrainer`, the student alone too (without a teacher).",
         "The learning rate is chosen per family (start, with or without teacher) from the same grid, the student alone "
-        "included, by one seed. It holds for all weights of the soft loss, by one of which it was tuned: see the tuning "
-        "table.",
+        "included, by one seed. It holds for all weights of the soft loss, by one of which it was tuned: see the "
+        "tuning table.",
         f"Dropout is 0, but for a sensitivity cell. Seen here: {words.rates(dropouts) or 'nothing'} "
         f"({len(with_dropout)} of {len(runs)} runs have some).",
         "Gradients are clipped in all arms on some data or in none. The highest share of clipped steps of a run: "

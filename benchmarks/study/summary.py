@@ -19,7 +19,6 @@ from benchmarks.study.tuning import families_of
 from benchmarks.study.weakness import Standing
 from hf_dwt.finetuning.statistics import Summary, summarise
 
-
 _OTHER_REFERENCES = {
     "teaching": "from the same start alone",
     DEFAULT_WEIGHTING: "from the default weighting",

@@ -54,8 +54,8 @@ SENTENCES = [
     "every teacher that the student overtakes hurt ({{ study.json/quality/constant-1, near/difference of loss }} at "
     f"{_behind('near')} nats behind the student alone, "
     f"{{{{ study.json/quality/constant-1, very_weak/difference of loss }}}} at {_behind('very_weak')})",
-    f"in 20 epochs over 1,920 molecules too ({_difference('finite/inheritance')}; `finite`; the teacher had read more), "
-    f"and causal students of speeches ({_difference('causal/random-inheritance')}; `causal`)",
+    f"in 20 epochs over 1,920 molecules too ({_difference('finite/inheritance')}; `finite`; the teacher had read "
+    f"more), and causal students of speeches ({_difference('causal/random-inheritance')}; `causal`)",
     _start("grown by `aki`", "alone, aki", "grown-by-aki"),
     _start("grown by `repeat_last`, the paper's way", "alone, repeat_last", None),
     _start("grown by `exact` (default)", "alone, exact", "grown-alone"),
