@@ -64,7 +64,7 @@ class DistillationArguments:
         metadata={
             "help": "Where the teacher is kept: 'replicated', whole on every rank, also beside ZeRO-3 and FSDP2; "
             "'sharded', divided among the ranks as the student is, with ZeRO-3 and FSDP2 only; 'offload', in CPU "
-            "memory, from which it is copied for each forward pass."
+            "memory, from which it is copied for each forward pass, and for each part that a large head is run in."
         },
     )
     allow_bad_teacher: bool = field(
@@ -78,6 +78,8 @@ class DistillationArguments:
 
     def __post_init__(self) -> None:
         self.weighting_kwargs = _settings(self.weighting_kwargs)
+        if self.hard_loss_weight is None:
+            raise ValueError("`hard_loss_weight` must be a number, got None. Leave it out for the policy's own.")
         self.policy()
         if not (_is_number(self.temperature) and self.temperature > 0):
             raise ValueError(f"`temperature` must be a finite number above 0, got {self.temperature!r}.")

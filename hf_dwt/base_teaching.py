@@ -1,6 +1,6 @@
 """The student's own base as its teacher: the same weights, with the adapter off while it is asked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -93,10 +93,15 @@ class BaseTeaching(Teaching):
         super().__init__(student, choices, student, processing_class, accelerator)
         self.facts = replace(self.facts, num_parameters=num_base_parameters(student), is_students_base=True)
 
-    def introduce(self, *args: Any, **kwargs: Any) -> None:
-        """Judge the base of the student that is trained now."""
+    def introduce(
+        self,
+        batches: Sequence[Mapping[str, Any]],
+        positions_of: Callable[[Mapping[str, Any]], Positions],
+        student: PreTrainedModel | None,
+    ) -> None:
+        """Judge the base of the student that is trained now; that a new adapter says what its base says is no news."""
         self.teacher = None
-        super().introduce(*args, **kwargs)
+        super().introduce(batches, positions_of, None)
 
     def let_go(self, step: int) -> None:
         """Ask no more; the base stays where it is."""

@@ -81,7 +81,7 @@ def choose_collator(
 
 def stacked(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
     """A batch of examples of one length that have labels already, each value as a tensor of shape (examples, ...)."""
-    return {name: torch.tensor([example[name] for example in examples]) for name in examples[0]}
+    return {name: torch.stack([torch.as_tensor(each[name]) for each in examples]) for name in examples[0]}
 
 
 def set_epoch(collator: Collator, epoch: int) -> None:

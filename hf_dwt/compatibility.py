@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import logging
 
 from hf_dwt.arguments import DistillationArguments
-from hf_dwt.language_models import language_model_kind
+from hf_dwt.language_models import language_model_kind, longest_sequence
 from hf_dwt.positions import Positions, logits_at
 from hf_dwt.preflight import FirstImpression
 from hf_dwt.publishing.record import TeacherFacts
@@ -75,7 +76,7 @@ def refuse_options(trainer: Trainer, has_teacher: bool) -> None:
 
 
 def check_pair(teacher: Teacher, student: nn.Module) -> None:
-    """Check that a teacher can teach a student; a larger teacher is told, not refused.
+    """Check that a teacher can teach a student; one that is larger, or reads less at once, is told, not refused.
 
     Raises:
         ValueError: If they are of different kinds, or share parameters.
@@ -91,6 +92,23 @@ def check_pair(teacher: Teacher, student: nn.Module) -> None:
         logger.warning(
             f"The teacher ({teacher.origin}) has more parameters than the student, {num_teacher:,} against "
             f"{num_student:,}: this is ordinary distillation, not distillation from a weak teacher."
+        )
+    longest, students = longest_sequence(teacher.model), longest_sequence(unwrap_peft_model(student))
+    if longest is not None and (students is None or longest < students):
+        logger.warning(
+            f"The teacher ({teacher.origin}) reads at most {longest} tokens (`max_position_embeddings`), the student "
+            f"{'any number' if students is None else students}: a longer example stops the run, in evaluation too, "
+            f"while the teacher is asked. Cut them to {longest}."
+        )
+
+
+def warn_of_added_tokens(teacher: Teacher, num_added: int) -> None:
+    """Tell of tokens that the student's tokenizer has added, where they are not mapped to the unknown one."""
+    if num_added:
+        logger.warning(
+            f"The student's tokenizer has {num_added} tokens that the teacher ({teacher.origin}) lacks: an example "
+            "that holds one stops the run, in evaluation too, while the teacher is asked. "
+            "`map_added_tokens_to_unknown=True` shows it its unknown token."
         )
 
 

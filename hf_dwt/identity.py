@@ -51,6 +51,11 @@ class TeacherIdentity:
                 return own != others
         return self.name is None or (self.name, self.commit) != (other.name, other.commit)
 
+    def may_be_cast_from(self, other: "TeacherIdentity") -> bool:
+        """Tell whether the same weights in another precision could be all the difference."""
+        same_source = (self.name, self.commit) == (other.name, other.commit)
+        return same_source and None not in (self.fingerprint, other.fingerprint)
+
 
 class KeepsTeacher(SelfRestoring):
     """Keeps the teacher's identity in the checkpoints, and refuses to resume with another teacher.
@@ -73,6 +78,8 @@ class KeepsTeacher(SelfRestoring):
         if saved and self.identity.differs_from(before):
             moved = before.name == self.identity.name and before.commit not in (None, self.identity.commit)
             how = f" (its branch has moved: `load_teacher(..., revision={before.commit!r})`)" if moved else ""
+            if self.identity.may_be_cast_from(before):
+                how = " (in the same precision: has `teacher_dtype` changed?)"
             raise ValueError(
                 f"The checkpoint's run learnt from another teacher ({before}) than this one ({self.identity}). Pass "
                 f"the teacher that it had{how}; to go on with another one, start a new run from the checkpoint's "

@@ -48,6 +48,12 @@ def refuse_revision(name: str, revision: str | None) -> None:
         raise ValueError(f"`revision` ({revision!r}) is for Hub ids, but {name!r} is a folder.")
 
 
+def name_of(source: str | os.PathLike[str]) -> str:
+    """The name of a model's source. A path is a folder, whatever it is called: it gets a name that no Hub id has."""
+    name = os.fspath(source)
+    return name if isinstance(source, str) or looks_local(name) else os.path.join(".", name)
+
+
 def looks_local(name: str) -> bool:
     """Tell whether a name cannot be a Hub id, or is there as a folder."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()

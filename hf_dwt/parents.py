@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from hf_dwt.hub.access import fetch_model, resolve_commit
-from hf_dwt.model_files import check_folder, looks_local, without_conversion_service
+from hf_dwt.model_files import check_folder, looks_local, name_of, without_conversion_service
 from hf_dwt.remapping.growable import refuse_other_models, without_adapters
 from hf_dwt.remapping.tiny import build_on_meta
 from hf_dwt.teacher import Origin, Teacher
@@ -64,7 +64,7 @@ def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) 
     if isinstance(teacher, Teacher):
         teacher, origin = teacher.model, teacher.origin
     if isinstance(teacher, str | os.PathLike):
-        return _open_checkpoint(os.fspath(teacher), revision, token)
+        return _open_checkpoint(name_of(teacher), revision, token)
     model = without_adapters(teacher)
     if not isinstance(model, PreTrainedModel):
         raise TypeError(

@@ -144,7 +144,8 @@ class LiveCurves(TrainerCallback):  # type: ignore[misc]
         self.name, self.beside, self.levels = name, beside, levels
         self.points: list[tuple[float, float]] = []
         self.logs: list[dict[str, float]] = []
-        self._begun, self._new_figure, self._handle = 0.0, Figure, DisplayHandle()
+        self._begun, self._first_step = 0.0, 0
+        self._new_figure, self._handle = Figure, DisplayHandle()
 
     def watch(self, trainer: Trainer) -> None:
         """Take the place of the trainer's progress bars and printed logs."""
@@ -154,7 +155,7 @@ class LiveCurves(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Show an empty figure."""
-        self._begun = time.monotonic()
+        self._begun, self._first_step = time.monotonic(), state.global_step
         if state.is_world_process_zero:
             self._handle.display(self._drawn(state))
 
@@ -185,6 +186,6 @@ class LiveCurves(TrainerCallback):  # type: ignore[misc]
         if self.points:
             told.append(f"held-out loss {self.points[-1][1]:.3f}")
         told.append(f"{seconds:.0f} s")
-        if 0 < done < state.max_steps:
-            told.append(f"about {seconds / done * (state.max_steps - done):.0f} s to go")
+        if self._first_step < done < state.max_steps:
+            told.append(f"about {seconds / (done - self._first_step) * (state.max_steps - done):.0f} s to go")
         return ", ".join(told)

@@ -123,9 +123,9 @@ def unigram_loss(tokens: Tensor, labels: Tensor, num_tokens: int) -> float:
 
 
 def original_tokens(batch: Mapping[str, Tensor]) -> Tensor:
-    """Tokens as they were before masking, shape (tokens,), without padding."""
+    """Tokens as they were before masking, shape (tokens,), without padding where a mask for each token tells it."""
     tokens, labels = batch["input_ids"], batch.get("labels")
     if labels is not None:
         tokens = labels.where(labels != IGNORED_LABEL, tokens)
     mask = batch.get("attention_mask")
-    return tokens.flatten() if mask is None else tokens[mask.bool()]
+    return tokens.flatten() if mask is None or mask.shape != tokens.shape else tokens[mask.bool()]

@@ -21,6 +21,7 @@ from hf_dwt.model_files import (
     check_folder,
     load_tokenizer,
     looks_local,
+    name_of,
     refuse_broken_files,
     refuse_custom_code,
     refuse_new_weights,
@@ -225,7 +226,7 @@ def load_teacher(
         ...
         FileNotFoundError: `teacher` is './no-such-folder', which is no folder with a config.json.
     """
-    name = os.fspath(name)
+    name = name_of(name)
     if looks_local(name):
         check_folder(os.path.join(name, subfolder) if subfolder else name, revision)
         folder, origin = Path(name).expanduser() / subfolder, Origin(name)

@@ -14,7 +14,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import logging
 
 from hf_dwt.arguments import DistillationArguments
-from hf_dwt.compatibility import check_pair, judge, require_unknown_token, warn_of_equals
+from hf_dwt.compatibility import check_pair, judge, require_unknown_token, warn_of_added_tokens, warn_of_equals
 from hf_dwt.heads import Head, parts_of
 from hf_dwt.identity import TeacherIdentity, fingerprint_of
 from hf_dwt.placement import Place, make_whole, place, require_placement, whole
@@ -22,11 +22,10 @@ from hf_dwt.positions import Positions, without_labels
 from hf_dwt.preflight import first_impression
 from hf_dwt.probe import Probe
 from hf_dwt.publishing.record import TeacherFacts
-from hf_dwt.remapping.plan import plan_of
 from hf_dwt.teacher import Origin, Teacher, as_teacher
 from hf_dwt.topk_losses import Excerpt
 from hf_dwt.unsharded import num_entries
-from hf_dwt.vocabulary import num_shared_tokens
+from hf_dwt.vocabulary import num_shared_tokens, num_tokens
 
 logger = logging.get_logger(__name__)
 
@@ -67,6 +66,8 @@ class Teaching:
         self._num_shared_tokens = num_shared_tokens(
             self.teacher.processing_class, processing_class, self.teacher.vocab_size, num_student_tokens
         )
+        if processing_class is not None and not choices.map_added_tokens_to_unknown:
+            warn_of_added_tokens(self.teacher, num_tokens(processing_class) - self._num_shared_tokens)
         self._student_may_add_tokens = num_student_tokens > self._num_shared_tokens
         self.origin: Origin = self.teacher.origin
         model: PreTrainedModel = unwrap_peft_model(self.teacher.model)
@@ -116,7 +117,7 @@ class Teaching:
             batches: As `preflight.first_batches` returns them, on the teacher's device; none if the data cannot be
                 looked at without taking examples away.
             positions_of: Finds the positions of a batch.
-            student: None if it has been trained already.
+            student: None if it is not compared with the teacher, as one that has been trained already.
 
         Raises:
             ValueError: If the teacher is no better than guessing.
@@ -129,11 +130,11 @@ class Teaching:
             return
         impression = first_impression(batches, positions_of, self.head_at)
         judge(teacher, impression, allow_bad_teacher=self._choices.allow_bad_teacher)
-        if plan_of(student) is not None:
-            assert student is not None
-            positions = positions_of(batches[0])[:_FEW]
-            own = self.head_at(batches[0], positions).logits(slice(None))
-            warn_of_equals(student, without_labels(batches[0]), positions, own)
+        if student is not None:
+            batch = next(each for each in batches if len(positions_of(each)))
+            positions = positions_of(batch)[:_FEW]
+            own = self.head_at(batch, positions).logits(slice(None))
+            warn_of_equals(student, without_labels(batch), positions, own)
 
     def collator(self, collator: Callable[[list[Any]], dict[str, Any]], dataset: Any) -> Callable[..., dict[str, Any]]:
         """What makes the training batches: as it is, since the teacher is asked about them when they come."""

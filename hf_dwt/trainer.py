@@ -19,7 +19,7 @@ from hf_dwt.base_teaching import BaseTeaching
 from hf_dwt.cached_teaching import CachedTeaching
 from hf_dwt.collators import choose_collator, set_epoch
 from hf_dwt.course import Course
-from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch
+from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, refuse_broken_teacher, sums_of_batch
 from hf_dwt.evaluation.recorded import Recorded
 from hf_dwt.events import TrainerEvents, WeightingHorizon
 from hf_dwt.heads import Head, head_at, parts_of, total_over_parts, whole_head
@@ -283,16 +283,26 @@ class DWTTrainer(AdaptingTrainer):
             logs |= self._training_log.pop_means(self.accelerator.reduce, self.args.logging_nan_inf_filter)
         super().log(logs, start_time)
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """Add the figures of the held-out set; what a user's `compute_metrics` returns wins."""
+        given = (dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         self._held_out_sums = []
         users, recorded = self.compute_metrics, Recorded(self.compute_metrics)
         self.compute_metrics = users and recorded
         try:
-            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+            output = super().evaluation_loop(*given)
         finally:
             self.compute_metrics = users
         if self._held_out_sums:
+            if self.teacher is not None:
+                refuse_broken_teacher(self._held_out_sums, self.teacher.origin)
             ours = held_out_metrics(self._held_out_sums, self.args.logging_nan_inf_filter)
             # The loss that `Trainer` puts there is a mean of batch means.
             output.metrics.pop(f"{metric_key_prefix}_loss", None)

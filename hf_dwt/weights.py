@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import safetensors
 from torch import Tensor
@@ -27,7 +27,7 @@ def open_safetensors(
 
     Returns:
         Reads a tensor by name; None if the checkpoint is no safetensors or names its tensors otherwise, so that
-        transformers has to convert it.
+        transformers has to convert it. The files stay open as long as the function lives.
     """
     if (folder / _INDEX).is_file():
         shards = json.loads((folder / _INDEX).read_text())["weight_map"]
@@ -45,8 +45,7 @@ def open_safetensors(
         if found is None:
             return None
         names[each] = found
-    stack = ExitStack()
-    opened = {path: stack.enter_context(safetensors.safe_open(path, framework="pt")) for path in set(held.values())}
+    opened: dict[Path, Any] = {path: safetensors.safe_open(path, framework="pt") for path in set(held.values())}
 
     def read(name: str) -> Tensor:
         tensor: Tensor = opened[held[names[name]]].get_tensor(names[name])

@@ -79,6 +79,7 @@ def test_soft_loss_is_scaled_by_the_square_of_the_temperature_unless_that_is_swi
             {"weighting": "constant", "hard_loss_weight": math.nan},
             "`hard_loss_weight` must be finite and at least 0, got nan",
         ),
+        ({"hard_loss_weight": None}, "`hard_loss_weight` must be a number, got None"),
         ({"soft_loss_weight": "4"}, "`soft_loss_weight` must be a number, got '4'"),
         ({"weighting": "cosin"}, "`weighting` is 'cosin'. Did you mean 'cosine'"),
         ({"weighting": None}, "`weighting` is None"),

@@ -111,6 +111,14 @@ def test_labels_of_the_users_are_taken() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_examples_of_tensors_are_assessed_as_those_of_lists(kind: Any) -> None:
+    data = labelled_examples(kind)
+    assert assess_teacher(teacher(kind), data.with_format("torch")) == assess_teacher(teacher(kind), data)
+    bare = [{"input_ids": torch.tensor(row)} for row in examples()["input_ids"]]
+    assert assess_teacher(teacher(kind), bare) == assess_teacher(teacher(kind), examples())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_columns_that_the_teacher_does_not_read_are_left_out(kind: Any) -> None:
     data = labelled_examples(kind)
     expected = assess_teacher(teacher(kind), data)

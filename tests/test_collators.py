@@ -148,6 +148,14 @@ def test_examples_with_labels_are_stacked_as_they_are():
     assert batch["labels"].dtype == torch.int64
 
 
+@pytest.mark.parametrize("form", ["torch", "numpy"])
+def test_examples_of_tensors_and_arrays_are_stacked_as_those_of_lists(form):
+    rows = datasets.Dataset.from_list(LABELLED * 2).with_format(form)
+    batch = stacked([rows[0], rows[1]])
+    for name, values in stacked(LABELLED * 2).items():
+        assert torch.equal(batch[name], values)
+
+
 def test_an_epoch_draws_masks_where_they_follow_it(tokenizer, examples):
     training, batch = MaskingCollator(tokenizer), [examples[index] for index in range(8)]
     for collator, changes in [(training, True), (training.for_evaluation(), False)]:

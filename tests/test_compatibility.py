@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import BloomConfig, BloomForCausalLM
 
 from hf_dwt import Teacher
 from hf_dwt.arguments import DistillationArguments
@@ -122,6 +123,26 @@ def test_a_teacher_no_larger_than_the_student_is_not_remarked_on(make_bert, capl
     check_pair(Teacher(make_bert(16)), make_bert(16))
     check_pair(Teacher(make_bert(16)), make_bert(32))
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("teacher_reads", "student_reads", "told"),
+    [(16, 64, "the student 64: a longer example"), (64, 64, ""), (64, 16, "")],
+)
+def test_a_teacher_that_reads_less_at_once_than_the_student_is_told(
+    make_bert, caplog, teacher_reads, student_reads, told
+):
+    teacher, student = (make_bert(max_position_embeddings=reads) for reads in (teacher_reads, student_reads))
+    check_pair(Teacher(teacher), student)
+    assert ("reads at most 16 tokens" in caplog.text) == bool(told)
+    assert told in caplog.text
+
+
+def test_a_teacher_that_reads_less_than_a_student_without_a_limit_is_told(make_gpt2, tokenizer, caplog):
+    size = {"hidden_size": 48, "n_layer": 2, "n_head": 2}
+    student = BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), **size))
+    check_pair(Teacher(make_gpt2()), student)
+    assert "reads at most 64 tokens (`max_position_embeddings`), the student any number" in caplog.text
 
 
 def test_mapping_to_an_unknown_token_needs_one(make_bert, tokenizer):

@@ -121,7 +121,8 @@ def test_another_teacher_is_refused_on_resuming(restores: bool, tmp_path: Path) 
 
 def test_a_teacher_of_another_precision_is_another_one(tmp_path: Path) -> None:
     make_trainer(tmp_path, **SAVES).train()
-    with pytest.raises(ValueError, match="learnt from another teacher"):
+    hint = r"Pass the teacher that it had \(in the same precision: has `teacher_dtype` changed\?\); to go on"
+    with pytest.raises(ValueError, match=hint):
         make_trainer(tmp_path, teacher_dtype="bfloat16", **SAVES).train(str(tmp_path / "checkpoint-2"))
 
 

@@ -11,6 +11,7 @@ import pytest
 from IPython.display import Image
 from matplotlib.figure import Figure
 from tiny_runs import arguments, examples, make_student, tokenizer
+from transformers import TrainerControl, TrainerState
 
 from hf_dwt import DWTTrainer
 from hf_dwt.comparison import Point, Run
@@ -85,6 +86,18 @@ def test_live_curves_take_the_place_of_what_the_trainer_would_print(
     assert [step for step, _ in live.points] == [2, 4], "a second evaluation takes the place of the first"
     alt = Handle.shown[-1].alt
     assert re.fullmatch(rf"second: step 4 of 4, held-out loss {live.points[-1][1]:.3f}, \d+ s", alt)
+
+
+def test_the_time_that_is_left_is_told_by_the_steps_that_this_run_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(IPython.display, "DisplayHandle", Handle)
+    now = 100.0
+    monkeypatch.setattr("hf_dwt.plots.time.monotonic", lambda: now)
+    live, state = LiveCurves("resumed"), TrainerState(global_step=900, max_steps=1000, is_world_process_zero=True)
+    live.on_train_begin(arguments("unused"), state)
+    assert Handle.shown[-1].alt == "resumed: step 900 of 1,000, 0 s"
+    now, state.global_step = 110.0, 901
+    live.on_log(arguments("unused"), state, TrainerControl(), {})
+    assert Handle.shown[-1].alt == "resumed: step 901 of 1,000, 10 s, about 990 s to go"
 
 
 def test_a_figure_is_shown_with_its_caption_as_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_dwt.data import CausalCollator, MaskingCollator
 from hf_dwt.heads import whole_head
 from hf_dwt.positions import causal_positions, masked_positions, positions_of
-from hf_dwt.preflight import first_batches, first_impression
+from hf_dwt.preflight import first_batches, first_impression, original_tokens
 from hf_dwt.sampling import sampled_batches
 
 
@@ -131,6 +131,14 @@ def test_loss_of_guessing_by_frequency_is_add_one_over_all_tokens():
     at_2 = math.log(3 + math.exp(2)) - 2
     at_1 = math.log(3 + math.exp(1))
     assert impression.teacher_loss == pytest.approx((at_2 + at_1) / 2)
+
+
+def test_a_mask_that_is_not_one_for_each_token_does_not_select_tokens():
+    tokens = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    for mask in (torch.ones(2, 1, 3, 3), torch.ones(3, 3).tril().expand(2, 3, 3)):
+        assert original_tokens({"input_ids": tokens, "attention_mask": mask}).tolist() == [1, 2, 3, 4, 5, 6]
+    padded = {"input_ids": tokens, "attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])}
+    assert original_tokens(padded).tolist() == [1, 2, 4, 5, 6]
 
 
 def test_means_are_over_the_positions_of_all_batches():

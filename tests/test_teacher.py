@@ -159,6 +159,15 @@ def test_a_missing_folder_is_not_looked_for_on_the_hub(name):
         load_teacher(name)
 
 
+@pytest.mark.parametrize("name", ["nowhere", "runs/missing"])
+def test_a_path_is_a_folder_whatever_it_is_called(name, monkeypatch, folder):
+    for ask in (load_teacher, lambda path: from_weak_teacher(path, num_hidden_layers=4)):
+        with pytest.raises(FileNotFoundError, match=f"`teacher` is './{name}', which is no folder with a config.json"):
+            ask(Path(name))
+    monkeypatch.chdir(folder.parent)
+    assert load_teacher(Path(folder.name)).origin == Origin(folder.name)
+
+
 def test_a_folder_without_a_configuration_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"which is no folder with a config\.json"):
         load_teacher(tmp_path)

@@ -1,5 +1,6 @@
 """The teacher is asked, let go and taken back."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,35 @@ def test_teacher_and_student_are_checked_before_anything_else() -> None:
         teaching(make_teacher(), student=make_student("causal"))
     with pytest.raises(ValueError, match="needs a teacher with an unknown token"):
         teaching(make_teacher(), map_added_tokens_to_unknown=True)
+
+
+def test_tokens_that_the_student_has_added_are_told_unless_they_are_mapped(caplog: pytest.LogCaptureFixture) -> None:
+    more = copy.deepcopy(tokenizer())
+    more.add_tokens(["moon", "star"])
+    student = make_student()
+    student.resize_token_embeddings(len(more))
+
+    def taught(added: bool = True, **choices: object) -> Teaching:
+        known = Teacher(make_teacher(), tokenizer())
+        return Teaching(known, DistillationArguments(**choices), student, more if added else tokenizer(), ACCELERATOR)
+
+    told = "The student's tokenizer has 2 tokens that the teacher (a model passed in memory) lacks"
+    taught(map_added_tokens_to_unknown=True)
+    taught(added=False)
+    assert told not in caplog.text
+    taught()
+    assert told in caplog.text
+
+
+def test_a_copy_of_the_teacher_is_told_by_the_first_batch_that_asks_for_something(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    batch = collator("masked")(list(examples()))
+    nothing = {**batch, "labels": torch.full_like(batch["labels"], -100)}
+    for student, is_equal in ((make_student(), False), (make_teacher(), True)):
+        lesson = teaching(make_teacher(), student=student)
+        lesson.introduce([nothing, batch], lambda inputs: masked_positions(inputs["labels"]), student)
+        assert ("starts as its teacher's equal" in caplog.text) is is_equal
 
 
 class Waits(TorchDispatchMode):

@@ -69,10 +69,13 @@ def streamed_batches(folder: Path) -> list[Tensor]:
     """What the student reads in two passes, of three steps each, over a stream."""
     student, read = make_student(), []
     trainer = make_trainer(folder, model=student, train_dataset=examples().to_iterable_dataset(), max_steps=6)
-    student.get_input_embeddings().register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
+    student.get_input_embeddings().register_forward_hook(
+        lambda _, inputs, __: read.append((student.training, inputs[0]))
+    )
     trainer.train()
-    assert len(read) == 6
-    return read
+    in_training = [batch for is_training, batch in read if is_training]
+    assert len(in_training) == 6
+    return in_training
 
 
 def test_each_pass_over_a_stream_has_its_own_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,5 +178,22 @@ def test_outputs_that_are_to_be_ignored_are_gone_from_predictions_but_not_from_o
     assert {f"eval_{name}" for name in EVALUATION_KEYS} <= evaluated.keys()
 
 
+def test_a_teacher_that_breaks_stops_the_evaluation(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, eval_dataset=examples())
+    trainer.evaluate()
+    trainer.teacher.model.bert.embeddings.word_embeddings.weight[7] = torch.nan
+    with pytest.raises(
+        FloatingPointError, match=r"a model passed in memory\) gave logits that are not finite, at \d+ "
+    ):
+        trainer.evaluate()
+
+
+def test_the_loop_of_an_evaluation_takes_its_arguments_by_position_as_trainer_does(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, eval_dataset=examples())
+    output = trainer.evaluation_loop(trainer.get_eval_dataloader(), "Evaluation", True, None, "own")
+    assert output.predictions is None
+    assert {f"own_{name}" for name in EVALUATION_KEYS} <= output.metrics.keys()
+
+
 def shapes_of(predictions: Any) -> Any:
     return predictions.shape if isinstance(predictions, np.ndarray) else [shapes_of(each) for each in predictions]

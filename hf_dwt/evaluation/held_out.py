@@ -15,7 +15,7 @@ from hf_dwt.heads import Head
 from hf_dwt.positions import Positions
 
 _STUDENT_SUMS = ("positions", "loss", "correct")
-_TEACHER_SUMS = ("teacher_positions", "soft_loss", "teacher_hard_loss", "gap", "agreeing")
+_TEACHER_SUMS = ("teacher_positions", "soft_loss", "teacher_hard_loss", "gap", "agreeing", "broken")
 
 
 def sums_of_batch(
@@ -54,7 +54,7 @@ def sums_per_example(
         temperature: Of the soft loss.
 
     Returns:
-        Shape (batch, sums), float32: the sums that `held_out_metrics` turns into means, 3 without a teacher, else 8.
+        Shape (batch, sums), float32: the sums that `held_out_metrics` turns into means, 3 without a teacher, else 9.
     """
     losses = fused_losses(student_logits, teacher_logits, positions.labels, temperature)
     columns = [torch.ones_like(losses.hard), losses.hard, student_logits.argmax(-1) == positions.labels]
@@ -64,7 +64,7 @@ def sums_per_example(
         knows_N = positions.labels < num_shared
         agreeing_N = student_logits[:, :num_shared].argmax(-1) == teacher_logits.argmax(-1)
         gap_N = losses.hard * knows_N - losses.teacher_hard
-        columns += [knows_N, losses.soft, losses.teacher_hard, gap_N, agreeing_N & knows_N]
+        columns += [knows_N, losses.soft, losses.teacher_hard, gap_N, agreeing_N & knows_N, ~losses.teacher_is_finite]
     values = torch.stack([column.float() for column in columns], dim=-1)
     return values.new_zeros(batch_size, len(columns)).index_add_(0, positions.examples, values)
 
@@ -74,17 +74,16 @@ def held_out_metrics(per_example: list[Tensor], skip_non_finite: bool = False) -
 
     Args:
         per_example: Batches of `sums_per_example`. Without any position there are no figures.
-        skip_non_finite: Leave out examples whose figures are not finite, unless all are so.
+        skip_non_finite: Leave out examples whose figures are not finite, unless all are so; the teacher's leave no
+            example out of the student's own.
 
     Returns:
         `loss` (nats), `perplexity`, `accuracy`, and with a teacher `soft_loss`, `teacher_hard_loss`, `gap` (student's
         hard loss minus teacher's; all nats) and `agreement` (share of positions with the same most likely token).
     """
     rows = torch.cat(per_example).double()
-    finite = rows.isfinite().all(dim=-1)
-    if skip_non_finite and finite.any():
-        rows = rows[finite]
-    totals = rows.sum(dim=0).tolist()
+    num_own = len(_STUDENT_SUMS)
+    totals = _totals(rows[:, :num_own], skip_non_finite) + _totals(rows, skip_non_finite)[num_own:]
     sums = dict(zip(_STUDENT_SUMS + _TEACHER_SUMS, totals, strict=False))
     if not sums["positions"]:
         return {}
@@ -101,6 +100,25 @@ def held_out_metrics(per_example: list[Tensor], skip_non_finite: bool = False) -
     return metrics
 
 
+def refuse_broken_teacher(per_example: list[Tensor], origin: object) -> None:
+    """Refuse to compare a student with a teacher that is broken at some positions of a set.
+
+    Args:
+        per_example: Batches of `sums_per_example`, with a teacher.
+        origin: The teacher's.
+
+    Raises:
+        FloatingPointError: If the teacher's logits are not finite somewhere.
+    """
+    column = (_STUDENT_SUMS + _TEACHER_SUMS).index("broken")
+    num_positions = int(torch.cat(per_example)[:, column].sum())
+    if num_positions:
+        raise FloatingPointError(
+            f"The teacher ({origin}) gave logits that are not finite, at {num_positions} positions of the held-out "
+            "data. Are its weights whole, and is its precision (`teacher_dtype`) wide enough?"
+        )
+
+
 def named_metrics(ours: Mapping[str, float], users: Mapping[str, Any] | None, prefix: str) -> dict[str, Any]:
     """Figures of a set under the names that `Trainer` reports, where a user's own take the place of ours.
 
@@ -111,3 +129,9 @@ def named_metrics(ours: Mapping[str, float], users: Mapping[str, Any] | None, pr
     """
     own = denumpify_detensorize(dict(users or {}))
     return {f"{prefix}_{name.removeprefix(f'{prefix}_')}": value for name, value in {**ours, **own}.items()}
+
+
+def _totals(rows: Tensor, skip_non_finite: bool) -> list[float]:
+    finite = rows.isfinite().all(dim=-1)
+    totals: list[float] = (rows[finite] if skip_non_finite and finite.any() else rows).sum(dim=0).tolist()
+    return totals

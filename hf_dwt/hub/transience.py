@@ -23,11 +23,18 @@ class Patience:
         attempts: How often it is tried, >= 1.
         first_wait: Seconds before the second attempt; doubled each time.
         limit: Seconds that an attempt may take before it counts as stalled, apart from what it has to send.
+
+    Raises:
+        ValueError: If it is never tried.
     """
 
     attempts: int = 4
     first_wait: float = 2.0
     limit: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"`attempts` must be at least 1, got {self.attempts}.")
 
 
 class Stalled(TimeoutError):

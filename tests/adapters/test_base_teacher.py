@@ -112,6 +112,14 @@ def test_evaluation_compares_the_adapter_with_its_base(tmp_path: Path) -> None:
     assert abs(figures[0]["eval_gap"]) > 1e-3
 
 
+def test_that_a_new_adapter_says_what_its_base_says_is_no_news(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for teacher, is_told in (("base", False), (copy_of_base(), True)):
+        make_trainer(tmp_path, teacher=teacher, model=make_base(), peft_config=lora(), max_steps=1).train()
+        assert ("starts as its teacher's equal" in caplog.text) is is_told
+
+
 def test_the_base_that_is_let_go_stays_in_the_student(tmp_path: Path) -> None:
     kwargs = {"weighting": "step", "weighting_kwargs": {"at": 0.5}, "final_soft_loss_weight": 0.0}
     trainer = make_trainer(tmp_path, **kwargs)

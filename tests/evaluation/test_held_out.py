@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hf_dwt.evaluation.held_out import held_out_metrics, named_metrics, sums_of_batch, sums_per_example
+from hf_dwt.evaluation.held_out import (
+    held_out_metrics,
+    named_metrics,
+    refuse_broken_teacher,
+    sums_of_batch,
+    sums_per_example,
+)
 from hf_dwt.heads import Head
 from hf_dwt.positions import Positions, masked_positions
 
@@ -73,7 +79,7 @@ def test_means_of_batch_means_would_differ(data):
 def test_each_example_has_a_row_also_without_a_position(data):
     labels = data[0]
     sums = scored(*data)
-    assert (sums.shape, sums.dtype) == ((8, 8), torch.float32)
+    assert (sums.shape, sums.dtype) == ((8, 9), torch.float32)
     assert sums[:, 0].tolist() == (labels != -100).sum(dim=1).tolist()
     assert (sums[2] == 0).all()
     assert scored(*data[:2]).shape == (8, 3)
@@ -111,6 +117,34 @@ def test_a_hopeless_loss_has_a_finite_perplexity():
     positions = Positions(torch.tensor([0]), torch.tensor([0]), 1)
     sums = sums_per_example(1, positions, torch.tensor([[-1e5, 1e5]]))
     assert math.isfinite(held_out_metrics([sums])["perplexity"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_teacher_that_breaks_changes_no_figure_of_the_student_and_is_refused(data, value):
+    labels, student, teacher = data
+    alone = held_out_metrics([scored(labels, student)], skip_non_finite=True)
+    refuse_broken_teacher([scored(*data)], "small")
+    num_broken = int((labels[1] != -100).sum())
+    assert num_broken
+    teacher[1, :, 2] = value
+    metrics = held_out_metrics([scored(labels, student, teacher)], skip_non_finite=True)
+    assert {name: metrics[name] for name in alone} == alone
+    with pytest.raises(
+        FloatingPointError,
+        match=rf"The teacher \(small\) gave .* not finite, at {num_broken} positions of the held-out",
+    ):
+        refuse_broken_teacher([scored(labels, student, teacher)], "small")
+
+
+def test_examples_at_which_the_student_breaks_are_left_out_of_all_figures_and_are_not_the_teachers_fault(data):
+    labels, student, teacher = data
+    others = [index for index in range(8) if index != 1]
+    expected = held_out_metrics([scored(*(each[others] for each in data))])
+    student[1] = math.nan
+    broken = [scored(labels, student, teacher)]
+    assert held_out_metrics(broken, skip_non_finite=True) == pytest.approx(expected)
+    assert math.isnan(held_out_metrics(broken)["loss"])
+    refuse_broken_teacher(broken, "small")
 
 
 def test_names_get_the_prefix_once_and_a_users_figures_take_the_place_of_ours():

@@ -40,6 +40,12 @@ def test_attempts_have_a_bound(status: int, calls: int) -> None:
     assert seen == list(range(calls))
 
 
+@pytest.mark.parametrize("attempts", [0, -1])
+def test_a_request_that_would_never_be_made_is_refused(attempts: int) -> None:
+    with pytest.raises(ValueError, match=f"`attempts` must be at least 1, got {attempts}"):
+        Patience(attempts=attempts)
+
+
 def test_the_first_success_is_taken() -> None:
     def second_time(number: int) -> int:
         if not number:
