@@ -233,6 +233,49 @@ def test_new_rows_of_aki_come_from_the_layer_above():
     torch.testing.assert_close(bias, torch.cat([each.intermediate.dense.bias for each in layers]))
 
 
+def test_aki_takes_the_copies_of_queries_keys_and_values_that_lie_in_one_matrix_from_the_layer_above():
+    teacher = make_tiny("gpt2")
+    student = from_weak_teacher(teacher, n_embd=64, method="aki", noise=0.0)
+    own, above = (layer.attn.c_attn for layer in teacher.transformer.h)
+    # Columns write: of each third the teacher's own come first, then their copies.
+    weights = [both for part in zip(*(each.weight.chunk(3, 1) for each in (own, above)), strict=True) for both in part]
+    biases = [both for part in zip(*(each.bias.chunk(3) for each in (own, above)), strict=True) for both in part]
+    grown = student.transformer.h[0].attn.c_attn
+    torch.testing.assert_close(grown.weight, torch.cat(weights, 1).repeat(2, 1) / 2)
+    torch.testing.assert_close(grown.bias, torch.cat(biases))
+
+
+def test_aki_takes_the_copies_of_heads_from_the_layer_above_where_groups_get_more_members():
+    teacher = make_tiny("llama")
+    request = {"num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 80}
+    student = from_weak_teacher(teacher, hidden_size=64, method="aki", noise=0.0, **request)
+    own, above = (layer.self_attn.q_proj.weight.split(8) for layer in teacher.model.layers)
+    # Heads 0 and 1 ask the first key-value head, 2 and 3 the second: copies stay with the one that they ask.
+    heads = [own[0], own[1], above[0], above[1], own[2], own[3], above[2], above[3]]
+    grown = student.model.layers[0].self_attn
+    torch.testing.assert_close(grown.q_proj.weight, torch.cat(heads).repeat(1, 2) / 2)
+    kept = teacher.model.layers[0].self_attn
+    for name in ("k_proj", "v_proj"):
+        assert torch.equal(grown.get_submodule(name).weight, kept.get_submodule(name).weight.repeat(1, 2) / 2)
+
+
+def test_aki_gives_bert_bit_for_bit_the_rows_of_fpi_and_behind_them_those_of_the_layer_above():
+    teacher, shifted = make_tiny("bert", num_hidden_layers=3), make_tiny("bert", num_hidden_layers=3)
+    layers = teacher.bert.encoder.layer
+    for number, layer in enumerate(shifted.bert.encoder.layer):
+        layer.load_state_dict(layers[min(number + 1, 2)].state_dict())
+    for request in ({"hidden_size": 64}, {"hidden_size": 48}, {"hidden_size": 64, "intermediate_size": 211}):
+        aki, own, above = (
+            from_weak_teacher(source, **request, method=method).state_dict()
+            for source, method in ((teacher, "aki"), (teacher, "fpi"), (shifted, "fpi"))
+        )
+        for name, weight in own.items():
+            if "encoder.layer" in name and "LayerNorm" not in name:
+                num_old = len(teacher.state_dict()[name])
+                weight = torch.cat([weight[:num_old], above[name][num_old:]])
+            assert torch.equal(aki[name], weight), name
+
+
 def test_fpi_of_a_whole_factor_is_tiling():
     teacher = make_tiny("llama")
     _, report = grow(teacher, hidden_size=64, width_method="fpi")
