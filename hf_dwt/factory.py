@@ -16,7 +16,14 @@ from hf_dwt.remapping.methods import RANDOM, width_and_depth
 from hf_dwt.remapping.plan import GrowthPlan, remember_plan
 from hf_dwt.remapping.rehearsal import settle
 from hf_dwt.remapping.report import RemappingReport, report_on
-from hf_dwt.remapping.sizes import field_of, follow_layers, grown_config, keep_norms, read_sizes
+from hf_dwt.remapping.sizes import (
+    field_of,
+    follow_layers,
+    grown_config,
+    keep_norms,
+    read_sizes,
+    stretch_layer_lists,
+)
 from hf_dwt.remapping.width import hidden_share
 from hf_dwt.unsharded import unsharded
 
@@ -183,6 +190,7 @@ def _planned(
             raise ValueError('`method="random"` copies nothing: it goes with no `width_method` or `depth_method`.')
         width, depth = RANDOM, RANDOM
         layers: tuple[Layer, ...] = ()
+        stretch_layer_lists(source.config, student)
     else:
         width, depth = width_and_depth(method, width_method, depth_method)
         layers = layer_map(depth, old["layers"], new["layers"])

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from hf_dwt import RemappingReport, from_weak_teacher, plan_growth
-from hf_dwt.remapping.sizes import field_of
+from hf_dwt.remapping.sizes import field_of, per_layer
 
 # ALBERT shares its layers; of DeBERTa the package finds no identity block yet.
 NO_DEPTH = {"albert", "deberta"}
@@ -202,6 +202,28 @@ def test_random_takes_nothing_but_the_configuration():
     assert all(torch.equal(one[each], two[each]) for each in one)
     assert not torch.equal(one[name], other[name])
     assert not torch.isin(one[name], teacher.state_dict()[name]).any()
+
+
+@pytest.mark.parametrize(
+    ("family", "given"),
+    [
+        ("qwen2", {}),
+        ("gemma3", {}),
+        ("modernbert", {}),
+        ("smollm3", {}),
+        ("gpt_neo", {}),
+        ("gemma3", {"layer_types": ["full_attention"] * 5}),
+    ],
+)
+def test_random_gives_each_layer_of_a_deeper_student_what_lists_say_of_a_layer_at_the_same_depth(family, given):
+    teacher = make_tiny(family)
+    student = from_weak_teacher(teacher, **{field_of(teacher.config, "layers"): 5}, **given, method="random")
+    lists = [name for name in teacher.config.to_dict() if per_layer(teacher.config, name)]
+    assert lists
+    for name in lists:
+        first, last = getattr(teacher.config, name)
+        assert getattr(student.config, name) == given.get(name, [first] * 3 + [last] * 2)
+    assert outputs(student).isfinite().all()
 
 
 def test_random_leaves_the_global_generator_alone():
