@@ -336,6 +336,37 @@ def test_a_type_that_weights_cannot_have_is_refused_before_any_work(dtype, monke
         from_weak_teacher(make_tiny("llama"), hidden_size=64, dtype=dtype)
 
 
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"noise": float("nan")}, "`noise` must be at least 0 and finite, got nan"),
+        ({"noise": float("inf")}, "`noise` must be at least 0 and finite, got inf"),
+        ({"noise": -0.1}, r"`noise` must be at least 0 and finite, got -0\.1"),
+        ({"seed": "a"}, "`seed` must be an integer, got 'a'"),
+        ({"verify": "Full"}, "`verify` must be True, False or 'full', got 'Full'"),
+    ],
+)
+@pytest.mark.parametrize("method", ["exact", "random"])
+def test_a_setting_out_of_its_range_is_refused_before_any_work(method, request_, message, monkeypatch):
+    monkeypatch.setattr("hf_dwt.factory._carried_out", None)
+    monkeypatch.setattr("hf_dwt.factory.settle", None)
+    with pytest.raises((ValueError, TypeError), match=message):
+        from_weak_teacher(make_tiny("llama"), hidden_size=64, method=method, **request_)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"method": "random"}, {"noise": 0.9, "seed": 7}, {"width_method": "pad"}, {"depth_method": "stack"}],
+    ids=lambda beside: "-".join(beside),
+)
+def test_what_a_plan_has_settled_is_not_asked_for_beside_it(beside):
+    teacher = make_tiny("bert")
+    plan = plan_growth(teacher, hidden_size=64, method="aki", noise=0.2, seed=3)
+    with pytest.raises(ValueError, match=f"A plan is replayed as it is: leave out {', '.join(beside)}"):
+        from_weak_teacher(teacher, plan, **beside)
+    assert from_weak_teacher(teacher, plan).config.hidden_size == 64
+
+
 # Where teachers come from
 
 
@@ -356,6 +387,25 @@ def test_a_folder_that_names_no_class_of_transformers_is_refused(tmp_path):
     config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="names no class of transformers as its architecture, but 'MyForCausalLM'"):
         from_weak_teacher(tmp_path, hidden_size=64)
+
+
+def test_a_quantised_teacher_is_refused_in_memory_and_by_its_folder_before_its_weights_are_read(tmp_path):
+    teacher = make_tiny("llama")
+    teacher.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    teacher.config.architectures = ["LlamaForCausalLM"]
+    teacher.config.save_pretrained(tmp_path)
+    for source in (teacher, tmp_path):
+        with pytest.raises(ValueError, match=r"is quantised: its weights cannot be grown\. Take it unquantised"):
+            from_weak_teacher(source, hidden_size=64)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_folder_whose_weights_are_cut_short_is_refused_by_the_name_of_the_file(verify, tmp_path):
+    make_tiny("llama").save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(OSError, match=r"has a file that is cut short or broken, model\.safetensors"):
+        from_weak_teacher(tmp_path, hidden_size=64, verify=verify)
 
 
 @pytest.mark.parametrize("verify", [True, False])
