@@ -225,11 +225,40 @@ def test_a_disk_that_fills_up_keeps_what_is_written(tmp_path: Path, monkeypatch:
         return finalize(writer, *args, **kwargs)
 
     monkeypatch.setattr(ArrowWriter, "finalize", full)
-    with pytest.raises(OSError, match=r"No space left on device\. What is written is kept: make room and call"):
+    with pytest.raises(OSError, match=r"No space left on device\. What is written is kept: mend that \(make room"):
         cached(tmp_path)
     assert len(list(tmp_path.glob("*.arrow"))) == 1
     assert not list(tmp_path.glob("*.unfinished"))
     assert cached(tmp_path).manifest.is_complete
+
+
+def test_an_example_that_cannot_be_read_is_not_told_as_one_that_cannot_be_written(tmp_path: Path) -> None:
+    class Broken(list[Any]):
+        is_broken = True
+
+        def __getitem__(self, index: Any) -> Any:
+            if self.is_broken and index == 13 and list(tmp_path.glob("*.arrow")):
+                raise OSError(errno.EIO, "Input/output error")
+            return super().__getitem__(index)
+
+    data = Broken(examples())
+    with pytest.raises(OSError, match=r"could not be completed: .*Input/output error\. What is written is kept: mend"):
+        cache_teacher(teacher(), data, tmp_path, top_k=4)
+    assert [path.suffix for path in tmp_path.glob("epoch*")] == [".arrow"]
+    data.is_broken = False
+    assert cache_teacher(teacher(), data, tmp_path, top_k=4).manifest.is_complete
+
+
+def test_a_collator_of_ones_own_draws_the_masks_afterwards_that_it_drew_before(tmp_path: Path) -> None:
+    own = collator("masked")
+    own.set_epoch(5)
+    for _ in ("written", "found"):
+        cached(tmp_path, epochs=2, data_collator=own)
+        assert own.epoch == 5
+    with pytest.raises(ValueError, match="holds another cache"):
+        cached(tmp_path, top_k=5, data_collator=own)
+    assert own.epoch == 5
+    assert cached(tmp_path / "evaluation", data_collator=own.for_evaluation()).manifest.is_complete
 
 
 # Corrupt and foreign caches
