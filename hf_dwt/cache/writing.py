@@ -173,6 +173,7 @@ class _Writer:
                 **vars(self.teacher.origin),
                 "architecture": type(self.teacher.model).__name__,
                 "num_parameters": self.teacher.model.num_parameters(),
+                "reads_token_types": "token_type_ids" in self.teacher.columns,
             },
             kind=self.kind,
             model=digest_of_weights(self.teacher.model),
@@ -240,12 +241,13 @@ class _Writer:
             for path in unfinished:
                 path.unlink(missing_ok=True)
             raise OSError(
-                f"The cache {str(self.folder)!r} could not be completed: {error}. What is written is kept: mend that (make "
-                "room, where the disk is full) and call `cache_teacher` again with the same arguments."
+                f"The cache {str(self.folder)!r} could not be completed: {error}. What is written is kept: mend that "
+                "(make room, where the disk is full) and call `cache_teacher` again with the same arguments."
             ) from error
 
     def _columns(self, batch: dict[str, Tensor], manifest: Manifest) -> dict[str, list[Any]]:
-        examples, keys = positions_of(self.kind, batch).examples, keys_of(batch)
+        examples = positions_of(self.kind, batch).examples
+        keys = keys_of(batch, reads_token_types=manifest.reads_token_types)
         draws = None
         if manifest.num_drawn:
             counts = np.bincount(examples.numpy(), minlength=len(keys))
