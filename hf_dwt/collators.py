@@ -1,6 +1,7 @@
 """Which collator a language model's batches are made with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
@@ -88,6 +89,17 @@ def set_epoch(collator: Collator, epoch: int) -> None:
     """Draw the masks of an epoch, where the collator draws its own in each."""
     if isinstance(collator, MaskingCollator) and collator.follows_epochs:
         collator.set_epoch(epoch)
+
+
+@contextmanager
+def epoch_kept(collator: Collator) -> Iterator[None]:
+    """Let a collator draw the masks afterwards that it drew before."""
+    before = collator.epoch if isinstance(collator, MaskingCollator) else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            set_epoch(collator, before)
 
 
 def evaluation_collator(collator: Collator, seed: int) -> Collator:

@@ -1,6 +1,8 @@
 """`from_weak_teacher`: the larger student made out of the smaller teacher."""
 
 from dataclasses import replace
+from inspect import signature
+from math import inf
 from typing import Any, Literal, TypeAlias, overload
 
 import torch
@@ -16,7 +18,14 @@ from hf_dwt.remapping.methods import RANDOM, width_and_depth
 from hf_dwt.remapping.plan import GrowthPlan, remember_plan
 from hf_dwt.remapping.rehearsal import settle
 from hf_dwt.remapping.report import RemappingReport, report_on
-from hf_dwt.remapping.sizes import field_of, follow_layers, grown_config, keep_norms, read_sizes
+from hf_dwt.remapping.sizes import (
+    field_of,
+    follow_layers,
+    grown_config,
+    keep_norms,
+    read_sizes,
+    stretch_layer_lists,
+)
 from hf_dwt.remapping.width import hidden_share
 from hf_dwt.unsharded import unsharded
 
@@ -109,8 +118,8 @@ def from_weak_teacher(
 
     Raises:
         ValueError: If something would be smaller than in the teacher, a name is unknown, the class cannot be grown, or
-            `method="exact"` and the student is not equal to its teacher.
-        TypeError: If `teacher` is nothing that can be grown.
+            `method="exact"` and the student is not equal to its teacher. If anything is asked beside a plan.
+        TypeError: If `teacher` is nothing that can be grown, or `seed` no integer.
 
     Reference:
         Lee et al., 2023, section 3.3, for `repeat_last`; the modules of `remapping` for the others.
@@ -123,10 +132,13 @@ def from_weak_teacher(
         (24, True)
     """
     wanted = _as_dtype(dtype)
+    if verify not in (True, False, "full"):
+        raise ValueError(f"`verify` must be True, False or 'full', got {verify!r}.")
     with unsharded():
         source = open_parent(teacher, revision, token)
         if isinstance(config, GrowthPlan):
-            plan = _replayed(config, source, overrides)
+            chosen = {"method": method, "depth_method": depth_method, "width_method": width_method}
+            plan = _replayed(config, source, overrides, {**chosen, "noise": noise, "seed": seed})
         else:
             plan = _planned(source, config, overrides, method, width_method, depth_method, noise, seed)
         student, report = _carried_out(plan, source, wanted or source.dtype, verify)
@@ -173,8 +185,10 @@ def _planned(
     noise: float,
     seed: int,
 ) -> GrowthPlan:
-    if noise < 0:
-        raise ValueError(f"`noise` must be at least 0, got {noise}.")
+    if not 0 <= noise < inf:
+        raise ValueError(f"`noise` must be at least 0 and finite, got {noise}.")
+    if not isinstance(seed, int):
+        raise TypeError(f"`seed` must be an integer, got {seed!r}.")
     student, inferred = grown_config(source.config, config, overrides)
     student.dtype = source.config.dtype
     old, new = read_sizes(source.config), read_sizes(student)
@@ -183,6 +197,7 @@ def _planned(
             raise ValueError('`method="random"` copies nothing: it goes with no `width_method` or `depth_method`.')
         width, depth = RANDOM, RANDOM
         layers: tuple[Layer, ...] = ()
+        stretch_layer_lists(source.config, student)
     else:
         width, depth = width_and_depth(method, width_method, depth_method)
         layers = layer_map(depth, old["layers"], new["layers"])
@@ -204,9 +219,11 @@ def _planned(
     return plan if method == RANDOM else settle(source.model_class, plan)
 
 
-def _replayed(plan: GrowthPlan, source: Parent, overrides: dict[str, Any]) -> GrowthPlan:
-    if overrides:
-        raise ValueError(f"A plan is replayed as it is: leave out {', '.join(sorted(overrides))}.")
+def _replayed(plan: GrowthPlan, source: Parent, overrides: dict[str, Any], chosen: dict[str, Any]) -> GrowthPlan:
+    usual = signature(from_weak_teacher).parameters
+    others = sorted([*overrides, *(name for name, value in chosen.items() if value != usual[name].default)])
+    if others:
+        raise ValueError(f"A plan is replayed as it is: leave out {', '.join(others)}.")
     if plan.architecture != source.model_class.__name__:
         raise ValueError(f"The plan grows a {plan.architecture}, the teacher is a {source.model_class.__name__}.")
     old, given = read_sizes(plan.configs()[0]), read_sizes(source.config)

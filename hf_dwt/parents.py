@@ -14,7 +14,13 @@ from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from hf_dwt.hub.access import fetch_model, resolve_commit
-from hf_dwt.model_files import check_folder, looks_local, name_of, without_conversion_service
+from hf_dwt.model_files import (
+    check_folder,
+    looks_local,
+    name_of,
+    refuse_broken_files,
+    without_conversion_service,
+)
 from hf_dwt.remapping.growable import refuse_other_models, without_adapters
 from hf_dwt.remapping.tiny import build_on_meta
 from hf_dwt.teacher import Origin, Teacher
@@ -55,6 +61,10 @@ def open_parent(teacher: TeacherLike, revision: str | None, token: str | bool | 
         OSError: If it is not there, or cannot be read.
     """
     source = _find(teacher, revision, token)
+    if "quantization_config" in source.config.to_dict():
+        raise ValueError(
+            f"The teacher ({source.origin}) is quantised: its weights cannot be grown. Take it unquantised."
+        )
     refuse_other_models(source.config, f"{source.model_class.__name__} ({source.origin})")
     return source
 
@@ -70,8 +80,6 @@ def _find(teacher: TeacherLike, revision: str | None, token: str | bool | None) 
         raise TypeError(
             f"`teacher` must be a `Teacher`, a transformers model, a folder or a Hub id, got {type(teacher).__name__}."
         )
-    if "quantization_config" in model.config.to_dict():
-        raise ValueError("The teacher is quantised: its weights cannot be grown. Load it unquantised.")
     own = deepcopy(model.generation_config) if model.can_generate() else GenerationConfig()
     return Parent(model.config, type(model), origin, model.dtype, lambda: model, lambda _: own, lambda: None)
 
@@ -91,7 +99,9 @@ def _open_checkpoint(name: str, revision: str | None, token: str | bool | None) 
     @cache
     def folder() -> Path:
         # By name, transformers would go from an adapter's configuration to another repository.
-        return Path(name) if commit is None else fetch_model(name, commit, token)
+        path = Path(name) if commit is None else fetch_model(name, commit, token)
+        refuse_broken_files(path, origin)
+        return path
 
     def load() -> PreTrainedModel:
         with without_conversion_service():

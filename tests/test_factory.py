@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from hf_dwt import RemappingReport, from_weak_teacher, plan_growth
-from hf_dwt.remapping.sizes import field_of
+from hf_dwt.remapping.sizes import field_of, per_layer
 
 # ALBERT shares its layers; of DeBERTa the package finds no identity block yet.
 NO_DEPTH = {"albert", "deberta"}
@@ -204,6 +204,28 @@ def test_random_takes_nothing_but_the_configuration():
     assert not torch.isin(one[name], teacher.state_dict()[name]).any()
 
 
+@pytest.mark.parametrize(
+    ("family", "given"),
+    [
+        ("qwen2", {}),
+        ("gemma3", {}),
+        ("modernbert", {}),
+        ("smollm3", {}),
+        ("gpt_neo", {}),
+        ("gemma3", {"layer_types": ["full_attention"] * 5}),
+    ],
+)
+def test_random_gives_each_layer_of_a_deeper_student_what_lists_say_of_a_layer_at_the_same_depth(family, given):
+    teacher = make_tiny(family)
+    student = from_weak_teacher(teacher, **{field_of(teacher.config, "layers"): 5}, **given, method="random")
+    lists = [name for name in teacher.config.to_dict() if per_layer(teacher.config, name)]
+    assert lists
+    for name in lists:
+        first, last = getattr(teacher.config, name)
+        assert getattr(student.config, name) == given.get(name, [first] * 3 + [last] * 2)
+    assert outputs(student).isfinite().all()
+
+
 def test_random_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     from_weak_teacher(make_tiny("bert"), hidden_size=64, method="random")
@@ -231,6 +253,49 @@ def test_new_rows_of_aki_come_from_the_layer_above():
         torch.testing.assert_close(last, second.repeat(2, 2) / 2)  # There is none above the last.
     bias = grown[0].intermediate.dense.bias
     torch.testing.assert_close(bias, torch.cat([each.intermediate.dense.bias for each in layers]))
+
+
+def test_aki_takes_the_copies_of_queries_keys_and_values_that_lie_in_one_matrix_from_the_layer_above():
+    teacher = make_tiny("gpt2")
+    student = from_weak_teacher(teacher, n_embd=64, method="aki", noise=0.0)
+    own, above = (layer.attn.c_attn for layer in teacher.transformer.h)
+    # Columns write: of each third the teacher's own come first, then their copies.
+    weights = [both for part in zip(*(each.weight.chunk(3, 1) for each in (own, above)), strict=True) for both in part]
+    biases = [both for part in zip(*(each.bias.chunk(3) for each in (own, above)), strict=True) for both in part]
+    grown = student.transformer.h[0].attn.c_attn
+    torch.testing.assert_close(grown.weight, torch.cat(weights, 1).repeat(2, 1) / 2)
+    torch.testing.assert_close(grown.bias, torch.cat(biases))
+
+
+def test_aki_takes_the_copies_of_heads_from_the_layer_above_where_groups_get_more_members():
+    teacher = make_tiny("llama")
+    request = {"num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 80}
+    student = from_weak_teacher(teacher, hidden_size=64, method="aki", noise=0.0, **request)
+    own, above = (layer.self_attn.q_proj.weight.split(8) for layer in teacher.model.layers)
+    # Heads 0 and 1 ask the first key-value head, 2 and 3 the second: copies stay with the one that they ask.
+    heads = [own[0], own[1], above[0], above[1], own[2], own[3], above[2], above[3]]
+    grown = student.model.layers[0].self_attn
+    torch.testing.assert_close(grown.q_proj.weight, torch.cat(heads).repeat(1, 2) / 2)
+    kept = teacher.model.layers[0].self_attn
+    for name in ("k_proj", "v_proj"):
+        assert torch.equal(grown.get_submodule(name).weight, kept.get_submodule(name).weight.repeat(1, 2) / 2)
+
+
+def test_aki_gives_bert_bit_for_bit_the_rows_of_fpi_and_behind_them_those_of_the_layer_above():
+    teacher, shifted = make_tiny("bert", num_hidden_layers=3), make_tiny("bert", num_hidden_layers=3)
+    layers = teacher.bert.encoder.layer
+    for number, layer in enumerate(shifted.bert.encoder.layer):
+        layer.load_state_dict(layers[min(number + 1, 2)].state_dict())
+    for request in ({"hidden_size": 64}, {"hidden_size": 48}, {"hidden_size": 64, "intermediate_size": 211}):
+        aki, own, above = (
+            from_weak_teacher(source, **request, method=method).state_dict()
+            for source, method in ((teacher, "aki"), (teacher, "fpi"), (shifted, "fpi"))
+        )
+        for name, weight in own.items():
+            if "encoder.layer" in name and "LayerNorm" not in name:
+                num_old = len(teacher.state_dict()[name])
+                weight = torch.cat([weight[:num_old], above[name][num_old:]])
+            assert torch.equal(aki[name], weight), name
 
 
 def test_fpi_of_a_whole_factor_is_tiling():
@@ -271,6 +336,37 @@ def test_a_type_that_weights_cannot_have_is_refused_before_any_work(dtype, monke
         from_weak_teacher(make_tiny("llama"), hidden_size=64, dtype=dtype)
 
 
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"noise": float("nan")}, "`noise` must be at least 0 and finite, got nan"),
+        ({"noise": float("inf")}, "`noise` must be at least 0 and finite, got inf"),
+        ({"noise": -0.1}, r"`noise` must be at least 0 and finite, got -0\.1"),
+        ({"seed": "a"}, "`seed` must be an integer, got 'a'"),
+        ({"verify": "Full"}, "`verify` must be True, False or 'full', got 'Full'"),
+    ],
+)
+@pytest.mark.parametrize("method", ["exact", "random"])
+def test_a_setting_out_of_its_range_is_refused_before_any_work(method, request_, message, monkeypatch):
+    monkeypatch.setattr("hf_dwt.factory._carried_out", None)
+    monkeypatch.setattr("hf_dwt.factory.settle", None)
+    with pytest.raises((ValueError, TypeError), match=message):
+        from_weak_teacher(make_tiny("llama"), hidden_size=64, method=method, **request_)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"method": "random"}, {"noise": 0.9, "seed": 7}, {"width_method": "pad"}, {"depth_method": "stack"}],
+    ids=lambda beside: "-".join(beside),
+)
+def test_what_a_plan_has_settled_is_not_asked_for_beside_it(beside):
+    teacher = make_tiny("bert")
+    plan = plan_growth(teacher, hidden_size=64, method="aki", noise=0.2, seed=3)
+    with pytest.raises(ValueError, match=f"A plan is replayed as it is: leave out {', '.join(beside)}"):
+        from_weak_teacher(teacher, plan, **beside)
+    assert from_weak_teacher(teacher, plan).config.hidden_size == 64
+
+
 # Where teachers come from
 
 
@@ -291,6 +387,25 @@ def test_a_folder_that_names_no_class_of_transformers_is_refused(tmp_path):
     config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="names no class of transformers as its architecture, but 'MyForCausalLM'"):
         from_weak_teacher(tmp_path, hidden_size=64)
+
+
+def test_a_quantised_teacher_is_refused_in_memory_and_by_its_folder_before_its_weights_are_read(tmp_path):
+    teacher = make_tiny("llama")
+    teacher.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    teacher.config.architectures = ["LlamaForCausalLM"]
+    teacher.config.save_pretrained(tmp_path)
+    for source in (teacher, tmp_path):
+        with pytest.raises(ValueError, match=r"is quantised: its weights cannot be grown\. Take it unquantised"):
+            from_weak_teacher(source, hidden_size=64)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_folder_whose_weights_are_cut_short_is_refused_by_the_name_of_the_file(verify, tmp_path):
+    make_tiny("llama").save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(OSError, match=r"has a file that is cut short or broken, model\.safetensors"):
+        from_weak_teacher(tmp_path, hidden_size=64, verify=verify)
 
 
 @pytest.mark.parametrize("verify", [True, False])

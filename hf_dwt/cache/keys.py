@@ -15,21 +15,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def keys_of(batch: Mapping[str, Tensor]) -> NDArray[np.int64]:
-    """Keys of a batch's examples, shape (examples,); padding changes nothing.
+def keys_of(batch: Mapping[str, Tensor], *, reads_token_types: bool = True) -> NDArray[np.int64]:
+    """Keys of a batch's examples, shape (examples,); padding changes nothing, nor do token types that are all 0.
 
     Args:
         batch: On the CPU, with labels.
+        reads_token_types: Whether the model reads them, where there are any.
     """
     ids, labels = batch["input_ids"].numpy(), batch["labels"].numpy()
-    mask = batch.get("attention_mask")
+    mask, types = batch.get("attention_mask"), batch.get("token_type_ids") if reads_token_types else None
     own = np.ones_like(ids, dtype=bool) if mask is None else mask.numpy() != 0
-    rows = zip(ids, labels, own, strict=True)
-    digests = [
-        hashlib.blake2b(row[kept].astype("<i8").tobytes() + asked[kept].astype("<i8").tobytes(), digest_size=8).digest()
-        for row, asked, kept in rows
-    ]
+    kinds = np.zeros_like(ids) if types is None else types.numpy()
+    rows = zip(ids, labels, kinds, own, strict=True)
+    digests = [_digest(row[kept], asked[kept], kind[kept]) for row, asked, kind, kept in rows]
     return np.frombuffer(b"".join(digests), dtype="<i8")
+
+
+def _digest(ids: NDArray[Any], labels: NDArray[Any], types: NDArray[Any]) -> bytes:
+    read = [ids, labels, types] if types.any() else [ids, labels]
+    return hashlib.blake2b(b"".join(each.astype("<i8").tobytes() for each in read), digest_size=8).digest()
 
 
 def batches_fingerprint(batches: Iterable[Mapping[str, Tensor]], most: int | None = None) -> str:

@@ -17,7 +17,8 @@ class Manifest:
     """The content of `cache.json`.
 
     Attributes:
-        teacher: What it is called, its revision and commit, its architecture and number of parameters.
+        teacher: What it is called, its revision and commit, its architecture and number of parameters, and whether it
+            reads token types; caches that do not tell have keys without any.
         kind: 'masked' or 'causal'.
         model: Fingerprint of its weights.
         tokenizer: Fingerprint of the tokens, None if they are not known.
@@ -57,6 +58,11 @@ class Manifest:
         """Number of the cache; its rows are known by it."""
         own = [self.kind, self.model, self.tokenizer, self.data, self.top_k, self.tail_samples, self.dtype]
         return zlib.crc32(repr([*own, self.num_shared_tokens]).encode())
+
+    @property
+    def reads_token_types(self) -> bool:
+        """Whether token types belong to the keys."""
+        return bool(self.teacher.get("reads_token_types"))
 
     @property
     def num_drawn(self) -> int:

@@ -64,7 +64,8 @@ class TeacherCache:
         Raises:
             ValueError: If an example is not in the cache with this mask, or its predictions are corrupt.
         """
-        rows = [self._row(each) for each in self._places(keys_of(batch))]
+        keys = keys_of(batch, reads_token_types=self.manifest.reads_token_types)
+        rows = [self._row(each) for each in self._places(keys)]
         columns = {name: np.concatenate([row[name] for row in rows]) for name in _NAMES}
         told = {f"{_PREFIX}{name}": torch.from_numpy(column) for name, column in columns.items()}
         for name in ("ids", "logs"):
@@ -96,7 +97,8 @@ class TeacherCache:
         if foreign.any():
             raise ValueError(
                 f"{int(foreign.sum())} of {len(keys)} examples of a batch are not in the cache {str(self.folder)!r} "
-                "with these masks: it belongs to other data, another tokenizer, seed or `data_collator`."
+                "with these masks: it belongs to other data, another tokenizer, seed or `data_collator`, or its "
+                "teacher read `token_type_ids` that the student does not: leave that column out of both."
             )
         places: NDArray[np.int64] = self._order[found]
         return places

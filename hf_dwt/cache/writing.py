@@ -28,7 +28,7 @@ from hf_dwt.cache.keys import (
 from hf_dwt.cache.locking import alone_in
 from hf_dwt.cache.manifest import Manifest, read_manifest
 from hf_dwt.cache.reading import TeacherCache, features
-from hf_dwt.collators import choose_collator, evaluation_collator, set_epoch, stacked
+from hf_dwt.collators import choose_collator, epoch_kept, evaluation_collator, set_epoch, stacked
 from hf_dwt.compatibility import judge
 from hf_dwt.heads import Head, parts_of
 from hf_dwt.language_models import Kind
@@ -86,7 +86,7 @@ def cache_teacher(
         seed: Of the masks: `seed` (or `data_seed`) of the training arguments.
 
     Raises:
-        OSError: If the disk is too small, or full.
+        OSError: If the disk is too small or full, or an example cannot be read.
         ValueError: If a value is out of range, the data are a stream, or another cache is in the folder.
 
     Example:
@@ -99,7 +99,8 @@ def cache_teacher(
     writer = _Writer(
         as_teacher(teacher), dataset, Path(folder).expanduser(), processing_class, data_collator, batch_size, seed
     )
-    return writer.write(top_k, tail_samples, epochs, dtype)
+    with epoch_kept(writer.collator):
+        return writer.write(top_k, tail_samples, epochs, dtype)
 
 
 class _Writer:
@@ -172,6 +173,7 @@ class _Writer:
                 **vars(self.teacher.origin),
                 "architecture": type(self.teacher.model).__name__,
                 "num_parameters": self.teacher.model.num_parameters(),
+                "reads_token_types": "token_type_ids" in self.teacher.columns,
             },
             kind=self.kind,
             model=digest_of_weights(self.teacher.model),
@@ -239,12 +241,13 @@ class _Writer:
             for path in unfinished:
                 path.unlink(missing_ok=True)
             raise OSError(
-                f"The cache could not be written to {str(self.folder)!r}: {error}. What is written is kept: make room "
-                "and call `cache_teacher` again with the same arguments."
+                f"The cache {str(self.folder)!r} could not be completed: {error}. What is written is kept: mend that "
+                "(make room, where the disk is full) and call `cache_teacher` again with the same arguments."
             ) from error
 
     def _columns(self, batch: dict[str, Tensor], manifest: Manifest) -> dict[str, list[Any]]:
-        examples, keys = positions_of(self.kind, batch).examples, keys_of(batch)
+        examples = positions_of(self.kind, batch).examples
+        keys = keys_of(batch, reads_token_types=manifest.reads_token_types)
         draws = None
         if manifest.num_drawn:
             counts = np.bincount(examples.numpy(), minlength=len(keys))

@@ -94,6 +94,11 @@ class MaskingCollator:
         self._epoch.fill_(epoch)
 
     @property
+    def epoch(self) -> int | None:
+        """Whose masks are drawn; None for what `for_evaluation` returns."""
+        return None if self._epoch is None else int(self._epoch)
+
+    @property
     def follows_epochs(self) -> bool:
         """Whether `set_epoch` draws other masks; False for what `for_evaluation` returns."""
         return self._epoch is not None

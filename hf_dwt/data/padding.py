@@ -30,8 +30,8 @@ def pad_examples(
         two the examples have, each of shape (examples, longest).
 
     Raises:
-        ValueError: Examples without `input_ids`, with `labels`, with masks of another length, or of
-            different lengths without a padding token.
+        ValueError: Examples without `input_ids`, with `labels`, with masks of another length or in some
+            examples only, or of different lengths without a padding token.
     """
     _check_keys(features)
     columns = {"input_ids": _rows(features, "input_ids")}
@@ -54,7 +54,13 @@ def _check_keys(features: Sequence[Mapping[str, Any]]) -> None:
                 f"The examples have no `input_ids`, only {sorted(example)}: tokenise the data set first, "
                 "for instance with `to_blocks(dataset, tokenizer, block_size)`."
             )
-    if "labels" in features[0]:
+    for key in _OPTIONAL_KEYS:
+        num = sum(key in example for example in features)
+        if num not in (0, len(features)):
+            raise ValueError(
+                f"Only {num} of {len(features)} examples have a `{key}`: give it to all of them, or to none."
+            )
+    if any("labels" in example for example in features):
         raise ValueError(
             "The examples already have labels, which this collator would overwrite: drop them with "
             '`dataset.remove_columns("labels")`, or use a collator that keeps them.'

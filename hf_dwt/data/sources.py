@@ -1,6 +1,7 @@
 """Raw text from the Hub or from local files."""
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,13 +48,16 @@ def load_text(
     if files is None:
         dataset = load_dataset(str(source), name, split=split, streaming=streaming, revision=revision, token=token)
     else:
-        if revision is not None or name is not None:
-            raise ValueError(f"`revision` and `name` are for Hub data sets, but {source!r} is a local path.")
+        if revision is not None or token is not None or name is not None:
+            raise ValueError(f"`revision`, `token` and `name` are for Hub data sets, but {source!r} is a local path.")
         builder = _builder(files)
         _check_not_empty(sum(file.stat().st_size for file in files), source)
-        paths = [str(file) for file in files]
+        # What is given as a file is read as a pattern.
+        paths = [glob.escape(str(file)) for file in files]
+        # Without the mark that some editors begin a file with; the other builders drop it themselves.
+        settings = {"encoding": "utf-8-sig"} if builder == "text" else {}
         try:
-            dataset = load_dataset(builder, data_files=paths, split=split, streaming=streaming)
+            dataset = load_dataset(builder, data_files=paths, split=split, streaming=streaming, **settings)
         except DatasetGenerationError:
             if builder != "parquet":
                 _require_utf8(files)
@@ -72,7 +76,7 @@ def _local_files(source: str | Path | Sequence[str | Path]) -> list[Path] | None
     if Path(source).expanduser().exists() or isinstance(source, Path):
         return _files_at(Path(source))
     if any(character in source for character in "*?["):
-        matches = sorted(Path(match) for match in glob.glob(source, recursive=True))
+        matches = sorted(Path(match) for match in glob.glob(os.path.expanduser(source), recursive=True))
         if not matches:
             raise FileNotFoundError(f"No file matches the pattern {source!r} in {Path.cwd()}.")
         return [match for match in matches if match.is_file()]

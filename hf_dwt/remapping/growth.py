@@ -219,8 +219,7 @@ class Growth:
                 above = self._grown(following, name)
                 shape = [1] * grown.dim()
                 shape[dim] = -1
-                added = (torch.arange(len(axis.source)) >= axis.num_old).reshape(shape)
-                return torch.where(added, above, grown)
+                return torch.where(axis.added.reshape(shape), above, grown)
         return grown
 
     def _is_last_norm(self, name: str) -> bool:

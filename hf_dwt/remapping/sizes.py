@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from hf_dwt.names import nearest
+from hf_dwt.remapping.depth import interleave
 
 # What the classes of transformers call one and the same size. A configuration may hold several of them (BART: encoder
 # and decoder): the first one present is read, all are written. `attribute_map` covers the names that it knows.
@@ -299,6 +300,21 @@ def follow_layers(teacher: PretrainedConfig, student: PretrainedConfig, sources:
     """Give every layer of the student what the teacher's lists say of the layer that it comes from."""
     for name in teacher.to_dict():
         if per_layer(teacher, name):
+            setattr(student, name, of_layers(teacher, name, sources))
+
+
+def stretch_layer_lists(teacher: PretrainedConfig, student: PretrainedConfig) -> None:
+    """Let the teacher's lists with one entry for every layer follow a stack whose weights are new.
+
+    Its entries are repeated in their order, as `interleave` does. Lists that were given for the student stay.
+
+    Args:
+        teacher: Whose lists they are.
+        student: Is changed.
+    """
+    sources = interleave(read_sizes(teacher)["layers"], read_sizes(student)["layers"])
+    for name in teacher.to_dict():
+        if per_layer(teacher, name) and getattr(student, name) == getattr(teacher, name):
             setattr(student, name, of_layers(teacher, name, sources))
 
 

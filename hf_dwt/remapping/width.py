@@ -50,6 +50,14 @@ class Expansion:
         counts = torch.bincount(self.source[~self.new], minlength=self.num_old)
         return torch.where(self.new, 1, counts[self.source.clamp(min=0)])
 
+    @cached_property
+    def added(self) -> Tensor:
+        """Which units are not the first that comes from an old one, shape (D',); copies need not lie behind all old."""
+        order, source = torch.arange(len(self.source)), self.source.clamp(min=0)
+        first = torch.full((self.num_old,), len(order))
+        first = first.scatter_reduce(0, source[~self.new], order[~self.new], "amin")
+        return self.new | (order != first[source])
+
     @property
     def norm_share(self) -> float:
         """Share of the units that is not 0: by it a mean of squares shrinks."""
@@ -295,6 +303,9 @@ def register_width_method(name: str) -> Callable[[UnitSources], UnitSources]:
     Example:
         >>> @register_width_method("mirrored")
         ... def mirrored(axis: str, num_old: int, num_new: int) -> list[int]:
-        ...     return [unit if unit < num_old else 2 * num_old - 1 - unit for unit in range(num_new)]
+        ...     there_and_back = [*range(num_old), *reversed(range(num_old))]
+        ...     return [there_and_back[unit % (2 * num_old)] for unit in range(num_new)]
+        >>> mirrored("hidden", 2, 6)
+        [0, 1, 1, 0, 0, 1]
     """
     return WIDTH_METHODS.register(name)

@@ -53,9 +53,9 @@ def run_until_full(folder: Path, num_shards: int, most: int) -> str:
 def test_what_is_written_is_kept_and_gone_on_with(num_shards: int, most: int, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     said = run_until_full(folder, num_shards, most)
-    assert f"The cache could not be written to {str(folder)!r}: " in said
+    assert f"The cache {str(folder)!r} could not be completed: " in said
     assert "File too large" in said
-    assert "What is written is kept: make room and call `cache_teacher` again with the same arguments." in said
+    assert "What is written is kept: mend that (make room, where the disk is full) and call `cache_teacher`" in said
     kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.arrow")}
     assert len(kept) == num_shards
     with pytest.raises(ValueError, match=f"is partial, {num_shards} shards are written"):

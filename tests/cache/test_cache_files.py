@@ -112,6 +112,51 @@ def test_keys_are_of_what_is_read_and_asked_not_of_padding() -> None:
     assert (keys_of(other(rows)) != together).any()
 
 
+def test_token_types_belong_to_keys_where_any_is_not_0_and_are_read() -> None:
+    batch = collator("masked")(list(examples())[:3])
+    plain, types = keys_of(batch), torch.zeros_like(batch["input_ids"])
+    assert (keys_of({**batch, "token_type_ids": types}) == plain).all()
+    types[1, 2] = 1
+    changed = {**batch, "token_type_ids": types}
+    assert (keys_of(changed) == plain).tolist() == [True, False, True]
+    assert (keys_of(changed, reads_token_types=False) == plain).all()
+    padded = torch.where(batch["attention_mask"] == 0, 1, 0)
+    assert padded.any()
+    assert (keys_of({**batch, "token_type_ids": padded}) == plain).all()
+
+
+def with_types(number: int) -> list[dict[str, Any]]:
+    return [{**row, "token_type_ids": [0, *[number] * (len(row["input_ids"]) - 1)]} for row in examples()]
+
+
+def test_the_same_words_of_other_types_are_other_examples(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"top_k": 4, "tail_samples": 0}
+    ones = cache_teacher(teacher(), with_types(1), tmp_path / "ones", **settings)
+    zeros = cache_teacher(teacher(), with_types(0), tmp_path / "zeros", **settings)
+    assert zeros.manifest.data == cached(tmp_path / "none").manifest.data != ones.manifest.data
+    told = ones.add_to(collator("masked")(with_types(1)))
+    other = zeros.add_to(collator("masked")(with_types(0)))
+    assert not torch.equal(told["cached_logs"], other["cached_logs"])
+    for batch in (with_types(0), list(examples())):
+        with pytest.raises(ValueError, match="its teacher read `token_type_ids` that the student does not"):
+            ones.add_to(collator("masked")(batch))
+
+
+def test_a_teacher_that_reads_no_types_says_the_same_of_all(tmp_path: Path) -> None:
+    unaware = Teacher(build("distilbert", 12, 1), tokenizer())
+    cache = cache_teacher(unaware, with_types(1), tmp_path, top_k=4)
+    rows = [cache.add_to(collator("masked")(data)) for data in (with_types(1), with_types(0), list(examples()))]
+    assert all(torch.equal(each["cached_ids"], rows[0]["cached_ids"]) for each in rows)
+
+
+def test_a_cache_that_does_not_tell_of_types_is_read_by_keys_without_them(tmp_path: Path) -> None:
+    cache = cached(tmp_path)
+    manifest = cache.manifest
+    del manifest.teacher["reads_token_types"]
+    manifest.write(tmp_path)
+    assert "cached_ids" in TeacherCache(tmp_path).add_to(collator("masked")(with_types(1)))
+
+
 def test_bytes_per_position_and_the_disk_needed_are_told_before_it_starts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -225,11 +270,40 @@ def test_a_disk_that_fills_up_keeps_what_is_written(tmp_path: Path, monkeypatch:
         return finalize(writer, *args, **kwargs)
 
     monkeypatch.setattr(ArrowWriter, "finalize", full)
-    with pytest.raises(OSError, match=r"No space left on device\. What is written is kept: make room and call"):
+    with pytest.raises(OSError, match=r"No space left on device\. What is written is kept: mend that \(make room"):
         cached(tmp_path)
     assert len(list(tmp_path.glob("*.arrow"))) == 1
     assert not list(tmp_path.glob("*.unfinished"))
     assert cached(tmp_path).manifest.is_complete
+
+
+def test_an_example_that_cannot_be_read_is_not_told_as_one_that_cannot_be_written(tmp_path: Path) -> None:
+    class Broken(list[Any]):
+        is_broken = True
+
+        def __getitem__(self, index: Any) -> Any:
+            if self.is_broken and index == 13 and list(tmp_path.glob("*.arrow")):
+                raise OSError(errno.EIO, "Input/output error")
+            return super().__getitem__(index)
+
+    data = Broken(examples())
+    with pytest.raises(OSError, match=r"could not be completed: .*Input/output error\. What is written is kept: mend"):
+        cache_teacher(teacher(), data, tmp_path, top_k=4)
+    assert [path.suffix for path in tmp_path.glob("epoch*")] == [".arrow"]
+    data.is_broken = False
+    assert cache_teacher(teacher(), data, tmp_path, top_k=4).manifest.is_complete
+
+
+def test_a_collator_of_ones_own_draws_the_masks_afterwards_that_it_drew_before(tmp_path: Path) -> None:
+    own = collator("masked")
+    own.set_epoch(5)
+    for _ in ("written", "found"):
+        cached(tmp_path, epochs=2, data_collator=own)
+        assert own.epoch == 5
+    with pytest.raises(ValueError, match="holds another cache"):
+        cached(tmp_path, top_k=5, data_collator=own)
+    assert own.epoch == 5
+    assert cached(tmp_path / "evaluation", data_collator=own.for_evaluation()).manifest.is_complete
 
 
 # Corrupt and foreign caches

@@ -56,7 +56,7 @@ def test_different_lengths_without_a_padding_token_are_refused(bpe):
 
 def test_examples_with_labels_or_without_token_ids_are_refused():
     with pytest.raises(ValueError, match="The examples already have labels"):
-        CausalCollator()([{"input_ids": [5], "labels": [5]}])
+        CausalCollator()([{"input_ids": [5]}, {"input_ids": [5], "labels": [5]}])
     with pytest.raises(ValueError, match="The examples have no `input_ids`"):
         CausalCollator()([{"text": "x"}])
 
@@ -64,3 +64,13 @@ def test_examples_with_labels_or_without_token_ids_are_refused():
 def test_the_collator_is_picklable(bpe):
     collator = pickle.loads(pickle.dumps(CausalCollator(bpe)))
     assert collator([{"input_ids": [5]}])["labels"].tolist() == [[5]]
+
+
+@pytest.mark.parametrize("key", ["attention_mask", "token_type_ids", "special_tokens_mask"])
+def test_a_mask_that_some_examples_of_a_batch_lack_is_refused_by_its_name(key):
+    examples = [{"input_ids": [5, 6], key: [1, 0]}, {"input_ids": [5, 6]}, {"input_ids": [5, 6]}]
+    for batch in (examples, examples[::-1]):
+        with pytest.raises(
+            ValueError, match=f"Only 1 of 3 examples have a `{key}`: give it to all of them, or to none"
+        ):
+            CausalCollator()(batch)

@@ -32,6 +32,30 @@ def test_a_folder_a_pattern_a_list_and_a_file_are_read_in_sorted_order(folder):
     assert load_text(folder / "b.txt")["text"][:] == ["third"]
 
 
+def test_a_pattern_may_begin_at_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    assert load_text("~/b*.txt")["text"][:] == ["third"]
+
+
+@pytest.mark.parametrize("name", ["data[1].txt", "what?.txt", "a*.txt"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_file_that_is_there_is_no_pattern_whatever_its_name(folder, name, streaming):
+    path = folder / name
+    path.write_text("own\n")
+    (folder / "data1.txt").write_text("other\n")
+    for source in (path, str(path), [path]):
+        assert [row["text"] for row in load_text(source, streaming=streaming)] == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.txt", "one\ntwo\n"), ("a.csv", "text\none\ntwo\n"), ("a.jsonl", '{"text": "one"}\n{"text": "two"}\n')],
+)
+def test_the_mark_of_utf8_is_no_part_of_the_first_row(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert load_text(tmp_path / name).to_dict() == {"text": ["one", "two"]}
+
+
 def test_streams_are_read_lazily(folder):
     stream = load_text(folder, streaming=True)
     assert isinstance(stream, IterableDataset)
@@ -124,8 +148,9 @@ def test_nothing_to_read_is_refused(tmp_path):
 
 
 def test_hub_options_and_other_splits_are_refused_for_local_files(folder):
-    with pytest.raises(ValueError, match="`revision` and `name` are for Hub data sets"):
-        load_text(folder, revision="v1")
+    for option in ({"revision": "v1"}, {"token": "secret"}, {"name": "en"}):
+        with pytest.raises(ValueError, match="`revision`, `token` and `name` are for Hub data sets"):
+            load_text(folder, **option)
     with pytest.raises(ValueError, match='Unknown split "test"'):
         load_text(folder, split="test")
     assert len(load_text(folder, split="train[:2]")) == 2

@@ -79,22 +79,28 @@ def test_copies_are_counted_and_new_units_are_alone() -> None:
     assert axis.norm_share == 0.75
 
 
+def test_units_are_added_that_are_new_or_copies_wherever_they_lie() -> None:
+    axis = Expansion(torch.tensor([1, NEW, 1, 0, 0, NEW, 2]), 3)
+    assert axis.added.tolist() == [False, True, True, False, True, True, False]
+    behind = units(copied, "hidden", 3, 8, "zero", "random")
+    assert behind.added.tolist() == [False] * 3 + [True] * 5
+
+
 def test_a_method_of_ones_own_grows_a_student_and_may_be_registered_again() -> None:
     for _ in range(2):
 
         @register_width_method("mirrored")
         def mirrored(axis: str, num_old: int, num_new: int) -> list[int]:
-            return (
-                [unit % (2 * num_old) for unit in range(num_new)]
-                if num_new < num_old
-                else [unit if unit < num_old else 2 * num_old - 1 - unit for unit in range(num_new)]
-            )
+            there_and_back = [*range(num_old), *reversed(range(num_old))]
+            return [there_and_back[unit % (2 * num_old)] for unit in range(num_new)]
 
     teacher = make_tiny("bert")
     student = from_weak_teacher(teacher, method="mirrored", hidden_size=64)
     assert largest_difference(teacher, student) <= 1e-5
     embeddings = student.get_input_embeddings().weight
     torch.testing.assert_close(embeddings[:, :32], embeddings[:, 32:].flip(-1))
+    thrice = from_weak_teacher(teacher, method="mirrored", hidden_size=96)
+    assert largest_difference(teacher, thrice) <= 1e-5
     register_width_method("short")(lambda axis, old, new: [0])
     with pytest.raises(ValueError, match="between -1 and 31 for the axis 'hidden'"):
         from_weak_teacher(teacher, method="short", hidden_size=64)
