@@ -14,17 +14,20 @@ from typing import Any
 
 from hf_dwt.cli.parser import make_parser
 
-_TAKES_FURTHER_OPTIONS = ("train", "assess", "grow")
+# And what goes before them.
+_TAKES_FURTHER_OPTIONS = {"train": "recipe", "assess": "recipe", "grow": "teacher"}
 # What it has finished is not repeated.
 _GOES_ON_BY_ITSELF = ("evaluate",)
+_PARTLY_FAILED = 1
 _INTERRUPTED = 128 + 2  # as shells count a process that SIGINT has ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    Errors of the user's, and a teacher that turns out broken, are told in one line, with exit status 2. Ctrl-C ends
-    with 130, and the command that goes on is told. With `--json` nothing but JSON gets to stdout.
+    Errors of the user's, and a teacher that turns out broken, are told in one line, with exit status 2. Where some
+    cells of a suite have failed and others have not, it is 1. Ctrl-C ends with 130, and the command that goes on is
+    told. With `--json` nothing but JSON gets to stdout.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = make_parser()
@@ -33,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, as_json = own.pop("command"), own.pop("as_json")
     if rest and command not in _TAKES_FURTHER_OPTIONS:
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
+    if early := _option_before(given, rest, own.get(_TAKES_FURTHER_OPTIONS.get(command, ""))):
+        first = "RECIPE.yaml" if _TAKES_FURTHER_OPTIONS[command] == "recipe" else "TEACHER"
+        parser.error(f"`{early}` stands before {first}, which comes first: hf-dwt {command} {first} {early} VALUE")
     try:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             content = _run(command, own, rest)
@@ -44,7 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     if as_json and content is not None:
         print(json.dumps(_finite(content), indent=2, allow_nan=False))
-    return 0
+    return _PARTLY_FAILED if content and any(cell["error"] for cell in content.get("cells", ())) else 0
+
+
+def _option_before(given: Sequence[str], rest: Sequence[str], first: str | None) -> str | None:
+    """The further option, if there is one, whose value was taken for what goes before all of them."""
+    before = given[given.index(first) - 1] if first in given else ""
+    return before if before.startswith("--") and "=" not in before and before in rest else None
 
 
 def _run(command: str, own: dict[str, Any], rest: Sequence[str]) -> dict[str, Any] | None:

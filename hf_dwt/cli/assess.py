@@ -1,5 +1,6 @@
 """`hf-dwt assess`."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ def assess(
         raise RecipeError("There is nobody to assess: this recipe has no `teacher`.")
     if standalone_loss is not None and baseline is not None:
         raise RecipeError("Give either `--standalone-loss` or `--baseline`: both tell the loss of the student alone.")
+    # Before everything is read.
+    if standalone_loss is not None and not 0 <= standalone_loss < math.inf:
+        raise RecipeError(f"`--standalone-loss` is {standalone_loss}: a loss is finite and at least 0, in nats.")
     args = arguments_for(recipe)
     run = None if baseline is None else _read_baseline(Path(baseline or args.output_dir))
     inputs = read_inputs(recipe, data_seed(args))

@@ -70,4 +70,7 @@ def evaluate(
     except ImportError:
         written = "results.json and results.md (a plot needs matplotlib: pip install 'hf_dwt[plots]')"
     console.print(f"{written} are in {folder}.", markup=False)
+    if report.failed:
+        told = f"{len(report.failed)} of {len(report.cells)} cells have failed; the same command tries them again."
+        console.print(told, markup=False)
     return report.to_dict()

@@ -10,7 +10,8 @@ from rich.console import Console
 from transformers.utils import logging
 
 from hf_dwt.cli.folders import require_writable
-from hf_dwt.cli.recipe import parse_options, reading
+from hf_dwt.cli.options import parse_options
+from hf_dwt.cli.recipe import reading
 from hf_dwt.factory import from_weak_teacher, plan_growth
 from hf_dwt.hub.access import resolve_commit
 from hf_dwt.model_files import load_tokenizer, looks_local

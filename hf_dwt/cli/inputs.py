@@ -11,7 +11,7 @@ from datasets.exceptions import DatasetGenerationError
 from transformers import AutoTokenizer
 
 from hf_dwt.cli.recipe import DataSection, Recipe, SourceSection, reading
-from hf_dwt.cli.students import objective_of
+from hf_dwt.cli.students import check_student, objective_of
 from hf_dwt.data import (
     CausalCollator,
     MaskingCollator,
@@ -61,6 +61,7 @@ def read_inputs(recipe: Recipe, seed: int) -> Inputs:
     """
     teacher = None if recipe.teacher is None else load_teacher(**asdict(recipe.teacher))
     kind = objective_of(recipe, None if teacher is None else teacher.model.config)
+    check_student(recipe, kind, None if teacher is None else teacher.model)
     data = recipe.data
     try:
         with reading("data"):
@@ -79,6 +80,14 @@ def read_inputs(recipe: Recipe, seed: int) -> Inputs:
 def _read_text(data: DataSection, sources: Sequence[SourceSection]) -> Any:
     """Rows of text, from one source or several."""
     parts = [load_text(**asdict(each), streaming=data.streaming) for each in sources]
+    for each, part in zip(sources, parts, strict=True):
+        # The columns of a stream may not be known before its first row is read.
+        columns = part.column_names or list(next(iter(part), {}))
+        if columns and data.text_column not in columns:
+            raise RecipeError(
+                f"`data.text_column` is {data.text_column!r}, but {each.source!r} has no such column, only "
+                f"{', '.join(map(repr, columns))}."
+            )
     text = parts[0]
     if len(parts) > 1:
         text = datasets.concatenate_datasets([part.select_columns([data.text_column]) for part in parts])
@@ -89,18 +98,24 @@ def _read_text(data: DataSection, sources: Sequence[SourceSection]) -> Any:
 
 def _read_tokenizer(recipe: Recipe, teacher: Teacher | None, text: Any) -> Any:
     section = recipe.tokenizer
+    if section is None and teacher is not None and teacher.processing_class is not None:
+        return teacher.processing_class
+    named = named_tokenizer(recipe)
+    if named is not None:
+        return named
     if section is None:
-        if teacher is not None and teacher.processing_class is not None:
-            return teacher.processing_class
-        if "name" in recipe.student:
-            own = {"revision": recipe.student.get("revision") or "main", "trust_remote_code": False}
-            return AutoTokenizer.from_pretrained(os.path.expanduser(recipe.student["name"]), **own)
         raise RecipeError("There is no teacher whose tokenizer to take: the recipe needs a `tokenizer`.")
-    if section.name is not None:
-        own = {"revision": section.revision or "main", "trust_remote_code": False}
-        return AutoTokenizer.from_pretrained(os.path.expanduser(section.name), **own)
     rows = _texts(text, recipe.data.text_column)
     return train_tokenizer(islice(rows, _MOST_TOKENIZER_ROWS), section.vocab_size, kind=section.kind)
+
+
+def named_tokenizer(recipe: Recipe) -> Any | None:
+    """The tokenizer that the recipe names or, without a `tokenizer`, that of the student that it names."""
+    named = recipe.student if recipe.tokenizer is None else asdict(recipe.tokenizer)
+    if named.get("name") is None:
+        return None
+    own = {"revision": named.get("revision") or "main", "trust_remote_code": False}
+    return AutoTokenizer.from_pretrained(os.path.expanduser(named["name"]), **own)
 
 
 def _texts(text: Any, column: str) -> Iterator[str]:
@@ -108,17 +123,35 @@ def _texts(text: Any, column: str) -> Iterator[str]:
 
 
 def _put_aside(data: DataSection, text: Any, tokenizer: Any, seed: int) -> tuple[Any, Any]:
-    """Training and held-out examples; whole rows are put aside, so that no document is in both."""
+    """Training and held-out examples; whole rows are put aside, so that none is in both.
+
+    A row is a document, but of a .txt file it is a line, and with `split_sentences` a sentence.
+    """
     if evaluation_sources := data.evaluation_sources():
-        held_out = _examples(data, _read_text(data, evaluation_sources), tokenizer)
+        held_out = _held_out(data, _read_text(data, evaluation_sources), tokenizer)
         return _examples(data, text, tokenizer), _first(held_out, data.num_evaluation_examples)
     if data.streaming:
         examples = _examples(data, text, tokenizer)
         return examples.skip(data.num_evaluation_examples), examples.take(data.num_evaluation_examples)
+    if len(text) < 2:
+        raise RecipeError(
+            "The text of `data` is one row: none can be put aside for evaluation. Give more rows (of a .txt file they "
+            "are lines), or held-out text as `data.evaluation_source`."
+        )
     share = data.num_evaluation_examples / len(text) if data.form == "sentences" else _HELD_OUT_SHARE
     parts = text.train_test_split(test_size=min(share, 0.5), seed=seed)
-    held_out = _examples(data, parts["test"], tokenizer)
+    held_out = _held_out(data, parts["test"], tokenizer)
     return _examples(data, parts["train"], tokenizer), _first(held_out, data.num_evaluation_examples)
+
+
+def _held_out(data: DataSection, text: Any, tokenizer: Any) -> Any:
+    try:
+        return _examples(data, text, tokenizer)
+    except ValueError as error:
+        raise RecipeError(
+            f"The held-out text could not be cut into examples: {error} In a recipe their length is `data.length`, and "
+            "more text for them is given as `data.evaluation_source`."
+        ) from error
 
 
 def _examples(data: DataSection, text: Any, tokenizer: Any) -> Any:

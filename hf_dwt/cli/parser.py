@@ -147,7 +147,8 @@ def _add_evaluate(commands: Any) -> None:
         "hf-dwt evaluate ./student ./alone --suite glue --seeds 5",
         help="fine-tune models on tasks and score them",
         description="Fine-tune each model on each task of a suite with each seed; print means, standard deviations and "
-        "paired differences from the first model. What is finished is not repeated: the same command goes on.",
+        "paired differences from the first model. What is finished is not repeated: the same command goes on. Where "
+        "some cells fail the others are told, and the exit status is 1.",
     )
     evaluate.add_argument("models", nargs="+", metavar="MODEL", help="folder, Hub id, or id@revision")
     evaluate.add_argument("--suite", default="demo", help="glue, demo (default), molecules, or a YAML file")

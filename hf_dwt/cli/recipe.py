@@ -7,13 +7,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-import yaml
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassError
 
-from hf_dwt.remapping.sizes import refuse_empty
+from hf_dwt.cli.options import config_fields, parse_options, student_fields
+from hf_dwt.remapping.sizes import FIELDS, refuse_empty
 from hf_dwt.sections import (
     RecipeError,
-    YamlLoader,
     check_keys,
     check_section,
     check_type,
@@ -22,16 +21,23 @@ from hf_dwt.sections import (
     suggestion,
 )
 
+# That `to_blocks` and `to_sentences` cut text to.
+_SMALLEST_LENGTH = 8
+
 
 @contextmanager
 def reading(section: str) -> Iterator[None]:
-    """Tell a wrong type that shows while a section's values are read as the recipe's fault, which it is nowhere else.
+    """Tell a wrong type, or values that do not go together, while a section is read as the recipe's fault.
+
+    A wrong type is the recipe's fault nowhere else.
 
     Raises:
         RecipeError: In place of what was raised.
     """
     try:
         yield
+    except StrictDataclassClassValidationError as error:
+        raise RecipeError(f"The values of `{section}` do not go together: {error.__cause__ or error}") from error
     except (TypeError, StrictDataclassError) as error:
         raise RecipeError(f"A value of `{section}` is of a wrong type: {error}") from error
 
@@ -112,9 +118,11 @@ class DataSection:
         Raises:
             RecipeError: Naming the key.
         """
-        for key in ("take_every", "num_evaluation_examples"):
-            if getattr(self, key) < 1:
-                raise RecipeError(f"`data.{key}` is {getattr(self, key)}: it should be at least 1.")
+        _check_least("data", self, {"take_every": 1, "num_evaluation_examples": 1, "length": _SMALLEST_LENGTH})
+        if not 0 < self.mask_probability <= 1:
+            raise RecipeError(
+                f"`data.mask_probability` is {self.mask_probability}: it should be above 0 and at most 1."
+            )
         self.sources()
         self.evaluation_sources()
 
@@ -141,6 +149,12 @@ class DataSection:
         if _is_told_by_mappings(given):
             return _read_mappings("data.evaluation_source", given)
         return [] if given is None else [SourceSection(given)]
+
+
+def _check_least(where: str, section: Any, least: Mapping[str, int]) -> None:
+    for key, bound in least.items():
+        if getattr(section, key) < bound:
+            raise RecipeError(f"`{where}.{key}` is {getattr(section, key)}: it should be at least {bound}.")
 
 
 def _is_told_by_mappings(given: Any) -> bool:
@@ -174,6 +188,14 @@ class CacheSection:
     epochs: int = 1
     dtype: Literal["float16", "float32"] = "float16"
 
+    def check(self) -> None:
+        """Refuse numbers by which nothing would be kept.
+
+        Raises:
+            RecipeError: Naming the key.
+        """
+        _check_least("cache", self, {"top_k": 1, "tail_samples": 0, "epochs": 1})
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -181,7 +203,8 @@ class Recipe:
 
     Attributes:
         student: Fields of its configuration, on top of the teacher's or, with `model_type`, of that architecture's
-            defaults; or `name`, a model to start from.
+            defaults; or `name`, a model to start from. Its weights are float32, whatever the teacher's or the named
+            model's are, unless there is a `dtype`, such as bfloat16.
         data: The text.
         arguments: Of `DWTTrainingArguments`.
         growth: How the student is grown from the teacher. None starts it at random.
@@ -253,9 +276,13 @@ def make_recipe(content: Mapping[str, Any]) -> Recipe:
     if missing:
         raise RecipeError(f"The recipe has no `{missing[0]}`.")
     sections["data"].check()
+    if sections.get("cache") is not None:
+        sections["cache"].check()
     if not isinstance(sections["student"], Mapping):
         raise RecipeError(f"`student` should be a mapping, got {sections['student']!r}.")
     refuse_empty(sections["student"])
+    if "dtype" in sections["student"]:
+        check_type("student.dtype", sections["student"]["dtype"], Literal["float32", "bfloat16", "float16"] | None)
     if "model_type" in sections["student"]:
         check_keys("`student`", sections["student"], config_fields(sections["student"]["model_type"]))
     for name, use in (("growth", "makes the student out of the teacher"), ("cache", "keeps what the teacher says")):
@@ -272,32 +299,6 @@ def _arguments_class() -> type:
     return DWTTrainingArguments
 
 
-def parse_options(options: Sequence[str]) -> list[tuple[str, Any]]:
-    """Read `--name value` and `--name=value` pairs; values are YAML, `-` and `_` are the same.
-
-    A value that begins with `--` is written behind `=`.
-
-    Raises:
-        RecipeError: If an option has no name or no value.
-    """
-    pairs = []
-    remaining = list(options)
-    while remaining:
-        option = remaining.pop(0)
-        if not option.startswith("--"):
-            raise RecipeError(f"{option!r} is no option: write `--name value`.")
-        name, equals, value = option[2:].partition("=")
-        if not equals:
-            if not remaining or remaining[0].startswith("--"):
-                raise RecipeError(f"`--{name}` has no value: write `--{name} VALUE`, of a switch `true`.")
-            value = remaining.pop(0)
-        try:
-            pairs.append((name.replace("-", "_"), yaml.load(value, Loader=YamlLoader)))
-        except yaml.YAMLError as error:
-            raise RecipeError(f"The value of `--{name}`, {value!r}, is not YAML: {error}") from error
-    return pairs
-
-
 def _apply(content: dict[str, Any], name: str, value: Any) -> None:
     """Set one option in the section whose key it is; what no section knows is a field of the student."""
     section, dot, key = name.partition(".")
@@ -311,9 +312,12 @@ def _apply(content: dict[str, Any], name: str, value: Any) -> None:
         homes = [home for home, known in _option_homes().items() if name in known]
         if len(homes) > 1:
             raise RecipeError(f"`--{name}` could be any of {', '.join(f'--{home}.{name}' for home in homes)}.")
-        if not homes and name not in _student_fields(content):
-            known = [*chain.from_iterable(_option_homes().values()), *_student_fields(content)]
-            raise RecipeError(f"There is no option `--{name}`. {suggestion(name, known)}")
+        known = student_fields(content)
+        if not homes and name not in known:
+            hint = suggestion(name, [*chain.from_iterable(_option_homes().values()), *known])
+            if name in chain.from_iterable(FIELDS.values()):
+                hint = f"A field of the student is written `--student.{name}`."
+            raise RecipeError(f"There is no option `--{name}`. {hint}")
         section, key = (homes or ["student"])[0], name
     if section not in names_of(Recipe):
         raise RecipeError(f"There is no section `{section}`. {suggestion(section, names_of(Recipe))}")
@@ -327,24 +331,3 @@ def _apply(content: dict[str, Any], name: str, value: Any) -> None:
 def _option_homes() -> dict[str, list[str]]:
     homes = {name: names_of(section) for name, section in _SECTIONS.items()}
     return {**homes, "arguments": names_of(_arguments_class())}
-
-
-def _student_fields(content: Mapping[str, Any]) -> list[str]:
-    student = content.get("student") or {}
-    return config_fields(student["model_type"]) if student.get("model_type") else list(student)
-
-
-def config_fields(model_type: str) -> list[str]:
-    """Names that the configuration of an architecture knows.
-
-    Raises:
-        RecipeError: If transformers has no such architecture.
-    """
-    from transformers import CONFIG_MAPPING
-
-    if not isinstance(model_type, str):
-        raise RecipeError(f"`student.model_type` should be text, got {model_type!r}.")
-    if model_type not in CONFIG_MAPPING:
-        raise RecipeError(f"There is no `model_type` {model_type!r}. {suggestion(model_type, list(CONFIG_MAPPING))}")
-    config_class = CONFIG_MAPPING[model_type]
-    return sorted({*config_class().to_dict(), *config_class.attribute_map})

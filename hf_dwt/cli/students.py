@@ -1,9 +1,12 @@
 """From a recipe to its student, by configuration or with weights."""
 
 import os
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -12,14 +15,17 @@ from transformers import (
     set_seed,
 )
 
-from hf_dwt.cli.recipe import Recipe, config_fields, reading
-from hf_dwt.factory import from_weak_teacher
+from hf_dwt.cli.options import config_fields
+from hf_dwt.cli.recipe import Recipe, reading
+from hf_dwt.factory import from_weak_teacher, plan_growth
 from hf_dwt.hub.access import resolve_commit
-from hf_dwt.language_models import AUTO_CLASSES, Kind, architecture_kind
+from hf_dwt.language_models import AUTO_CLASSES, Kind, architecture_kind, longest_sequence
 from hf_dwt.model_files import looks_local, refuse_revision, without_conversion_service
-from hf_dwt.remapping.sizes import grown_config
+from hf_dwt.remapping.depth import interleave
+from hf_dwt.remapping.sizes import fields_of, follow_layers, grown_config, of_layers, per_layer, read_sizes
 from hf_dwt.sections import RecipeError, check_keys, suggestion
 from hf_dwt.teacher import Teacher
+from hf_dwt.unsharded import unsharded
 
 
 def pinned(recipe: Recipe) -> Recipe:
@@ -80,7 +86,7 @@ def student_config(
     if recipe.growth is not None and teacher_config is not None:
         return _grown_config(chosen, teacher_config)
     if "name" in chosen:
-        check_keys("`student` with a `name`", chosen, ["name", "revision"])
+        check_keys("`student` with a `name`", chosen, ["name", "revision", "dtype"])
         return AutoConfig.from_pretrained(**_named_student(recipe))
     model_type = chosen.pop("model_type", None)
     if model_type is None and teacher_config is None:
@@ -88,16 +94,34 @@ def student_config(
     settings: dict[str, Any] = _vocabulary(teacher_config, tokenizer)
     if model_type is None:
         assert teacher_config is not None
-        # The name is of weights that the student does not have.
-        settings = {k: v for k, v in teacher_config.to_dict().items() if k != "_name_or_path"} | settings
         model_type = teacher_config.model_type
-    config_class, known = CONFIG_MAPPING[model_type], config_fields(model_type)
-    for key, value in chosen.items():
+        own = _own_fields(chosen, model_type)
+        settings = _fields_of_teacher(teacher_config, own) | settings | own
+    else:
+        settings |= _own_fields(chosen, model_type)
+    with reading("student"):
+        return CONFIG_MAPPING[model_type](**settings)
+
+
+def _own_fields(chosen: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    """What the recipe says, in the names of the architecture."""
+    names, known = CONFIG_MAPPING[model_type].attribute_map, config_fields(model_type)
+    for key in chosen:
         if key not in known:
             raise RecipeError(f"`student` has no key `{key}`. {suggestion(key, known)}")
-        settings[config_class.attribute_map.get(key, key)] = value
-    with reading("student"):
-        return config_class(**settings)
+    return {names.get(key, key): value for key, value in chosen.items()}
+
+
+def _fields_of_teacher(teacher_config: PreTrainedConfig, own: Mapping[str, Any]) -> dict[str, Any]:
+    """What the teacher's configuration says of a student with these fields of its own; its lists follow its depth."""
+    # Name and precision are of weights that the student does not have.
+    fields = {k: v for k, v in teacher_config.to_dict().items() if k not in ("_name_or_path", "dtype")}
+    depth = next((name for name in fields_of(teacher_config, "layers") if name in own), None)
+    if depth is None or not isinstance(own[depth], int) or own[depth] == fields[depth]:
+        return fields
+    sources = interleave(fields[depth], own[depth])
+    lists = [name for name, value in fields.items() if isinstance(value, list) and per_layer(teacher_config, name)]
+    return fields | {name: of_layers(teacher_config, name, sources) for name in lists}
 
 
 def _named_student(recipe: Recipe) -> dict[str, Any]:
@@ -116,7 +140,42 @@ def _grown_config(chosen: dict[str, Any], teacher_config: PreTrainedConfig) -> P
             f"{given!r}."
         )
     with reading("student"):
-        return grown_config(teacher_config, None, chosen)[0]
+        config = grown_config(teacher_config, None, chosen)[0]
+    # As long as growing makes the lists that have an entry for every layer, whatever it takes for one.
+    follow_layers(
+        teacher_config, config, interleave(*(read_sizes(each)["layers"] for each in (teacher_config, config)))
+    )
+    return config
+
+
+def check_student(recipe: Recipe, kind: Kind, teacher: PreTrainedModel | None) -> None:
+    """Refuse what would only show when the text has been read: a student that cannot be made, too long examples.
+
+    Args:
+        recipe: Of the student.
+        kind: Of both models.
+        teacher: The recipe's, its weights are not looked at; None if there is none.
+
+    Raises:
+        ValueError: If the student cannot be made or grown, or a model cannot read examples as long as the recipe's.
+    """
+    config = student_config(recipe, None if teacher is None else teacher.config)
+    if recipe.growth is not None and teacher is not None:
+        plan_growth(teacher, config, **asdict(recipe.growth))
+    models = {"student": on_meta(config, kind)} | ({} if teacher is None else {"teacher": teacher})
+    for role, model in models.items():
+        longest = longest_sequence(model)
+        if longest is not None and longest < recipe.data.length:
+            raise RecipeError(
+                f"`data.length` is {recipe.data.length}, but the {role} reads at most {longest} tokens "
+                "(`max_position_embeddings`)."
+            )
+
+
+def on_meta(config: PreTrainedConfig, kind: Kind) -> PreTrainedModel:
+    """A language model whose weights take no memory and hold nothing."""
+    with unsharded(), torch.device("meta"):
+        return new_model(deepcopy(config), kind)
 
 
 def new_model(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:
@@ -128,17 +187,23 @@ def new_model(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrain
 def build_student(
     recipe: Recipe, config: PreTrainedConfig, kind: Kind, seed: int, teacher: Teacher | None = None
 ) -> PreTrainedModel:
-    """The student: random weights that depend on the seed alone, grown ones, or those of the model that is named."""
+    """The student: random weights that depend on the seed alone, grown ones, or those of the model that is named.
+
+    They are float32, in which an optimiser's small steps count, unless the recipe asks for another `dtype`.
+    """
+    dtype = getattr(torch, recipe.student.get("dtype") or "float32")
     if recipe.growth is not None:
         assert teacher is not None
-        student: PreTrainedModel = from_weak_teacher(teacher, config, seed=seed, **asdict(recipe.growth))
+        student: PreTrainedModel = from_weak_teacher(teacher, config, seed=seed, dtype=dtype, **asdict(recipe.growth))
         return student
     if "name" in recipe.student:
         with without_conversion_service():
-            named: PreTrainedModel = AUTO_CLASSES[kind].from_pretrained(**_named_student(recipe), use_safetensors=True)
+            named: PreTrainedModel = AUTO_CLASSES[kind].from_pretrained(
+                **_named_student(recipe), dtype=dtype, use_safetensors=True
+            )
         return named
     set_seed(seed)
-    return new_model(config, kind)
+    return new_model(config, kind, dtype=dtype)
 
 
 def _vocabulary(teacher_config: PreTrainedConfig | None, tokenizer: Any | None) -> dict[str, Any]:

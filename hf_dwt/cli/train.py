@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from hf_dwt.arguments import DWTTrainingArguments
 from hf_dwt.cli.folders import require_writable
-from hf_dwt.cli.inputs import read_inputs
+from hf_dwt.cli.inputs import named_tokenizer, read_inputs
 from hf_dwt.cli.interruption import resumable
 from hf_dwt.cli.recipe import Recipe, read_recipe
 from hf_dwt.cli.runs import (
@@ -25,7 +25,7 @@ from hf_dwt.cli.runs import (
     score_teacher,
     step_cost,
 )
-from hf_dwt.cli.students import objective_of, pinned, read_teacher_config, student_config
+from hf_dwt.cli.students import check_student, objective_of, on_meta, pinned, read_teacher_config, student_config
 from hf_dwt.cli.tables import comparison_rows, comparison_table, teacher_row
 from hf_dwt.comparison import summary
 from hf_dwt.costs import StepCost, num_configured_parameters
@@ -106,10 +106,16 @@ def forecast(recipe: Recipe) -> dict[str, Any]:
     recipe = pinned(recipe)
     teacher, args = read_teacher_config(recipe), arguments_for(recipe)
     kind = objective_of(recipe, teacher)
-    student = student_config(recipe, teacher)
-    if recipe.tokenizer is not None and teacher is None and "vocab_size" not in recipe.student:
+    # Code of the teacher's own is run only where the teacher is loaded.
+    is_known = recipe.teacher is not None and not recipe.teacher.trust_remote_code
+    if teacher is None or is_known:
+        check_student(recipe, kind, None if teacher is None else on_meta(teacher, kind))
+    has_own_vocabulary = teacher is None and "name" not in recipe.student
+    student = student_config(recipe, teacher, named_tokenizer(recipe) if has_own_vocabulary else None)
+    section = recipe.tokenizer
+    if has_own_vocabulary and section is not None and section.name is None and "vocab_size" not in recipe.student:
         # A tokenizer that is still to be trained has the size that was asked for.
-        student.vocab_size = recipe.tokenizer.vocab_size
+        student.vocab_size = section.vocab_size
     max_steps = args.max_steps if args.max_steps > 0 else None
     content: dict[str, Any] = {"objective": kind, "student_parameters": num_configured_parameters(student, kind)}
     content |= {"teacher_parameters": None, "teacher_share": None, "soft_loss_weight": None}

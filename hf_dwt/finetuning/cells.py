@@ -53,16 +53,24 @@ def mean_score(metrics: dict[str, float]) -> float:
 
 
 class FinishedCells:
-    """The cells that a folder holds already; new ones are on disk before the next begins."""
+    """The cells that a folder holds already; new ones are on disk before the next begins.
+
+    Raises:
+        ValueError: If a line of the file is JSON of something else.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._cells: dict[tuple[str, str, int, str], Cell] = {}
-        for line in path.read_text().splitlines() if path.is_file() else ():
+        for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
             try:
                 cell = Cell(**json.loads(line))
             except json.JSONDecodeError:
                 continue  # written by half when the run was killed
+            except TypeError as error:
+                raise ValueError(
+                    f"Line {number} of {path} is no finished cell: {line[:80]}. Remove it, or name another folder."
+                ) from error
             self._cells[_identity(cell.model, cell.task, cell.seed, cell.key)] = cell
 
     def find(self, model: str, task: str, seed: int, key: str) -> Cell | None:

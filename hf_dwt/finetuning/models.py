@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from hf_dwt.hub.access import resolve_commit
@@ -46,7 +54,7 @@ class Candidate:
     @cached_property
     def _longest_sequence(self) -> int | None:
         with torch.device("meta"):
-            return longest_sequence(AutoModel.from_config(deepcopy(self.config)))
+            return longest_sequence(AutoModel.from_config(deepcopy(self.config), trust_remote_code=False))
 
     def is_causal(self) -> bool:
         """Tell whether only the last position has read everything."""
@@ -61,12 +69,14 @@ def open_candidate(name: str, *, with_head: bool) -> Candidate:
         with_head: Whether a classification head will be needed.
 
     Raises:
-        ValueError: If the model cannot be scored so, or has no tokenizer.
+        ValueError: If the model cannot be scored so, needs code of its own, or has no tokenizer.
         OSError: If it is not there.
     """
     source, revision = _pinned(name)
+    own: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision or "main")
+        _refuse_own_code(name, PreTrainedConfig.get_config_dict(source, revision=own["revision"])[0])
+        config = AutoConfig.from_pretrained(source, **own)
     except OSError as error:
         raise OSError(f"The model {name!r} could not be read: {error}") from error
     if config.is_encoder_decoder:
@@ -76,7 +86,7 @@ def open_candidate(name: str, *, with_head: bool) -> Candidate:
             f"{name} cannot be fine-tuned: transformers has no sequence classification class for "
             f"{config.model_type!r} models. Score it with `method='probe'` (`--method probe`)."
         )
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
+    tokenizer = AutoTokenizer.from_pretrained(source, **own)
     # Where its files are missing, transformers may answer with a tokenizer that has special tokens only.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ValueError(f"There is no tokenizer beside the model {name}: save one there with `save_pretrained`.")
@@ -86,6 +96,14 @@ def open_candidate(name: str, *, with_head: bool) -> Candidate:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     return Candidate(name, source, revision, config, tokenizer, revision or _fingerprint(source))
+
+
+def _refuse_own_code(name: str, config: dict[str, Any]) -> None:
+    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+        raise ValueError(
+            f"{name} is of a class that transformers does not have, {config.get('model_type')!r}, and brings code for "
+            "it. Code of a model is not run here, and nothing of it was: score a model of a class of transformers."
+        )
 
 
 def _pinned(name: str) -> tuple[str, str | None]:
@@ -127,7 +145,8 @@ def load_encoder(candidate: Candidate) -> PreTrainedModel:
 
 
 def _weights_of(candidate: Candidate) -> dict[str, Any]:
-    return {"revision": candidate.revision or "main", "use_safetensors": True, "dtype": torch.float32}
+    own = {"revision": candidate.revision or "main", "trust_remote_code": False}
+    return {**own, "use_safetensors": True, "dtype": torch.float32}
 
 
 def _fingerprint(name: str) -> str:

@@ -150,14 +150,14 @@ def _run_cell(
 ) -> Cell:
     started = time.monotonic()
     metrics: dict[str, float] = {}
-    error = None
+    score = error = None
     # Whatever a model, a data set or a library does wrong shall not cost the other cells; Ctrl-C does end the run.
     try:
         rows = rows_of()
         predictions = _METHODS[method](candidate, rows, task.training, seed, folder)
         metrics = score_predictions(rows, predictions, task.metrics)
+        score = mean_score(metrics)
     except Exception as failure:
         error = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
         logger.warning(f"{candidate.name} on `{task.name}`, seed {seed}, failed: {error}", exc_info=True)
-    score = None if error else mean_score(metrics)
     return Cell(candidate.name, task.name, seed, key, score, metrics, time.monotonic() - started, error)

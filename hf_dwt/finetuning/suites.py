@@ -173,6 +173,14 @@ def _make_task(name: str, content: Any, defaults: Mapping[str, Any]) -> Task:
     data = TaskData(**content["data"])
     if (data.source is None) == (data.packaged is None):
         raise RecipeError(f"`{where}.data` should have one of `source` and `packaged`.")
+    if data.evaluation == []:
+        raise RecipeError(f"`{where}.data.evaluation` is empty: name a split, or leave it out to hold rows out.")
+    for key, value in (
+        ("data.num_held_out", data.num_held_out),
+        ("training.batch_size", training.get("batch_size", 1)),
+    ):
+        if value < 1:
+            raise RecipeError(f"`{where}.{key}` is {value}: it should be at least 1.")
     if not 1 <= len(content["text"]) <= 2:
         raise RecipeError(f"`{where}.text` should be a list of one column or two, got {content['text']!r}.")
     if content.get("label", "label") in content["text"]:

@@ -60,12 +60,19 @@ def told(recipe_folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
         (["train", "recipe.yaml", "--resume"], "No valid checkpoint"),
         (["train", "words.yaml", "--source", "text.txt"], "`data` should be a mapping, got 'text.txt'"),
         (["train", "words.yaml", "--hidden-size", "3"], "`data` should be a mapping"),
+        (
+            ["train", "new.yaml", "--text-column", "txt"],
+            "`data.text_column` is 'txt', but 'text.txt' has no such column",
+        ),
+        (["train", "recipe.yaml", "--dry-run", "--growth.method", "exat"], "There is no method 'exat'"),
+        (["train", "recipe.yaml", "--growth.method", "exat"], "There is no method 'exat'"),
         (["train", "gone.yaml"], "There is no recipe 'gone.yaml'"),
         (["train", "text.txt"], "is no recipe"),
         (["assess", "recipe.yaml", "--max-stepps", "3"], "Did you mean `max_steps`?"),
         (["assess", "gone.yaml"], "There is no recipe 'gone.yaml'"),
         (["assess", "recipe.yaml", "--baseline", "gone"], "holds no run of the student alone"),
         (["assess", "recipe.yaml", "--evaluation-source", "gone.txt"], "There is no file or folder 'gone.txt'"),
+        (["assess", "recipe.yaml", "--source", "gone.txt", "--standalone-loss", "nan"], "`--standalone-loss` is nan"),
         (["grow", "teacher", "--hiden-size", "48", "-o", "large"], "Did you mean `hidden_size`?"),
         (["grow", "teacher", "--hidden-size", "[48", "-o", "large"], "is not YAML"),
         (["grow", "teacher", "--hidden-size", "wide", "-o", "large"], "of a wrong type"),
@@ -83,6 +90,9 @@ def told(recipe_folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
 )
 def test_wrong_options_recipes_files_and_values(words: list[str], message: str, told: Told) -> None:
     Path("words.yaml").write_text("student: {model_type: bert}\ndata: text.txt\n")
+    Path("new.yaml").write_text(
+        "objective: causal\nstudent: {model_type: gpt2}\ntokenizer: {vocab_size: 80}\ndata: {source: text.txt}\n"
+    )
     lost = {"data": {"source": "gone.csv", "num_held_out": 2}, "text": ["text"], "metrics": ["accuracy"]}
     Path("lost.yaml").write_text(yaml.safe_dump({"tasks": {"one": lost}}))
     Path("broken.jsonl").write_text('{"text": \n')

@@ -44,6 +44,16 @@ def test_a_suite_ends_with_a_table_json_markdown_and_a_plot(setting: Path, capsy
         assert image.size[0] > 300
 
 
+def test_where_some_cells_fail_the_status_and_a_line_say_so(setting: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = yaml.safe_load(Path("own.yaml").read_text())
+    suite["tasks"]["two"]["text"] = ["sentence"]
+    Path("own.yaml").write_text(yaml.safe_dump(suite))
+    assert main(["evaluate", "student", "--suite", "own.yaml", "--seeds", "2", "--method", "probe"]) == 1
+    assert "2 of 4 cells have failed" in capsys.readouterr().out
+    assert main(["evaluate", "student", "--suite", "own.yaml", "--seeds", "2", "--method", "probe", "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)["cells"]) == 4
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -31,7 +31,8 @@ def teacher(tmp_path: Path) -> str:
 def read(text: Path, teacher: str | None = None, **data: Any) -> Inputs:
     own = {"objective": "causal", "tokenizer": {"kind": "bpe", "vocab_size": 300}}
     whose = {"teacher": {"name": teacher}} if teacher else own
-    content = {"student": {"model_type": "gpt2"}, "data": {"source": str(text), **data}, **whose}
+    student = {"num_hidden_layers": 2} if teacher else {"model_type": "gpt2"}
+    content = {"student": student, "data": {"source": str(text), **data}, **whose}
     return read_inputs(make_recipe(content), seed=0)
 
 
@@ -64,6 +65,23 @@ def test_split_name_and_revision_belong_to_the_source_alone(text: Path, teacher:
     own = {"source": str(tmp_path / "other.txt"), "split": "train[:2]"}
     assert len(read(text, teacher, evaluation_source=own, **settings).evaluation) == 2
     assert len(read(text, teacher, evaluation_source=[own, own], **settings).evaluation) == 4
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_column_that_is_not_there_is_named(streaming: bool, text: Path) -> None:
+    source = text.with_suffix(".jsonl")
+    source.write_text('{"line": "cat dog"}\n' * 9)
+    with pytest.raises(RecipeError, match=r"`data\.text_column` is 'text', but .* no such column, only 'line'"):
+        read(source, streaming=streaming)
+
+
+def test_too_little_held_out_text_is_told_as_such(text: Path, teacher: str, tmp_path: Path) -> None:
+    text.write_text("\n".join(["cat dog hill"] * 12))
+    with pytest.raises(RecipeError, match=r"held-out text .* `data\.length`.* `data\.evaluation_source`"):
+        read(text, teacher, length=16)
+    text.write_text("cat dog hill")
+    with pytest.raises(RecipeError, match=r"is one row: .* `data\.evaluation_source`"):
+        read(text, teacher, length=16)
 
 
 def test_several_sources_are_joined_and_thinned(text: Path, teacher: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import BertConfig
 
 from hf_dwt import cache_teacher
 from hf_dwt.cli.recipe import CacheSection, make_recipe, read_recipe
@@ -43,6 +44,13 @@ def test_every_shipped_recipe_can_be_read(path: Path) -> None:
         ({"data": {"source": [{"source": "a"}, "b.txt"]}}, "`data.source` should be a mapping, got 'b.txt'"),
         ({"data": {"source": [{"source": "a", "splt": "test"}]}}, "Did you mean `split`"),
         ({"data": {"source": "a", "evaluation_source": {"name": "en"}}}, "`data.evaluation_source` has no `source`"),
+        ({"data": {"source": "a", "mask_probability": 1.5}}, "`data.mask_probability` is 1.5: .* at most 1"),
+        ({"data": {"source": "a", "mask_probability": 0}}, "`data.mask_probability` is 0: .* above 0"),
+        ({"data": {"source": "a", "length": 7}}, "`data.length` is 7: it should be at least 8"),
+        ({"teacher": {"name": "a"}, "cache": {"folder": "kept", "top_k": 0}}, "`cache.top_k` is 0: .* at least 1"),
+        ({"teacher": {"name": "a"}, "cache": {"folder": "kept", "epochs": 0}}, "`cache.epochs` is 0: .* at least 1"),
+        ({"teacher": {"name": "a"}, "cache": {"folder": "k", "tail_samples": -1}}, "`cache.tail_samples` is -1: .* 0"),
+        ({"student": {"model_type": "bert", "dtype": "bf16"}}, "`student.dtype` should be 'float32' or 'bfloat16'"),
         ({"objective": "both"}, "'masked' or 'causal'"),
         ({"cache": {"folder": "kept"}}, "`cache` keeps what the teacher says, but the recipe has no `teacher`"),
         ({"cache": {"folder": "kept", "topk": 3}}, "Did you mean `top_k`"),
@@ -93,6 +101,17 @@ def test_options_change_the_key_of_their_name_wherever_it_is(tmp_path: Path) -> 
 def test_options_that_are_wrong_are_named(options: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=message):
         read_recipe(write(tmp_path, MINIMAL), options)
+
+
+def test_a_field_of_the_student_may_be_one_of_its_teachers(tmp_path: Path) -> None:
+    BertConfig().save_pretrained(tmp_path / "small")
+    text = f"student: {{num_hidden_layers: 2}}\nteacher: {tmp_path / 'small'}\ndata: {{source: a.txt}}\n"
+    assert read_recipe(write(tmp_path, text), ["--num-attention-heads", "4"]).student["num_attention_heads"] == 4
+    with pytest.raises(RecipeError, match="Did you mean `num_attention_heads`"):
+        read_recipe(write(tmp_path, text), ["--num-attention-haeds", "4"])
+    elsewhere = text.replace(str(tmp_path / "small"), "me/small")
+    with pytest.raises(RecipeError, match=r"no option `--num_heads`. A field .* `--student\.num_heads`"):
+        read_recipe(write(tmp_path, elsewhere), ["--num-heads", "4"])
 
 
 def test_values_may_begin_with_dashes(tmp_path: Path) -> None:

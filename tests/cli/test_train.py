@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, BertForMaskedLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
 from hf_dwt.cli import main
 from hf_dwt.cli import train as cli_train
 from hf_dwt.cli.demo_inputs import smiles_tokenizer
+from hf_dwt.cli.recipe import make_recipe
 
 TEXT = ["the cat sat on the mat", "a dog ran over the hill", "rain fell on the old house all night"]
 RECIPES = Path(__file__).parents[2] / "trainer_configs" / "recipes"
@@ -62,6 +63,21 @@ def test_a_dry_run_tells_sizes_and_costs_from_configurations_alone(
     if name == "paper":
         # The paper's own sizes: 67.0M and 52.8M, with the tied head's bias and transform.
         assert "0.79" in output
+
+
+@pytest.mark.parametrize("named", ["student", "tokenizer", "neither"])
+def test_a_dry_run_counts_the_vocabulary_of_the_tokenizer_that_is_named(named: str, recipe_folder: Path) -> None:
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    student = {"name": "teacher"} if named == "student" else {"model_type": "bert", **small}
+    tokenizer = {"vocab_size": 80} if named == "neither" else {"name": "teacher"}
+    content = {"objective": "masked", "student": student, "tokenizer": tokenizer, "data": {"source": "text.txt"}}
+    if named == "student":
+        expected = BertForMaskedLM.from_pretrained("teacher").num_parameters()
+    else:
+        size = 80 if named == "neither" else len(AutoTokenizer.from_pretrained("teacher"))
+        expected = BertForMaskedLM(BertConfig(vocab_size=size, **small)).num_parameters()
+    content["data"]["length"] = 24
+    assert cli_train.forecast(make_recipe(content))["student_parameters"] == expected
 
 
 def test_a_cache_serves_a_student_of_another_seed_that_keeps_the_seed_of_the_data(

@@ -1,5 +1,6 @@
 """Models that cannot be scored are refused in one clear sentence."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,23 @@ def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
     T5Config().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is an encoder-decoder"):
         open_candidate(str(tmp_path), with_head=False)
+
+
+def test_code_of_a_model_is_neither_run_nor_asked_about(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("asked on the terminal"))
+    config, ran = Path(bert, "config.json"), Path(bert, "ran")
+    Path(bert, "own.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n")
+    own = {"auto_map": {"AutoConfig": "own.OwnConfig"}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | own | {"model_type": "own"}))
+    with pytest.raises(ValueError, match=r"does not have, 'own', and brings code for it\. .* nothing of it was"):
+        open_candidate(bert, with_head=True)
+    # What transformers has by itself needs none of it.
+    config.write_text(json.dumps(json.loads(config.read_text()) | own | {"model_type": "bert"}))
+    candidate = open_candidate(bert, with_head=True)
+    assert candidate.max_length(512) <= 512
+    load_classifier(candidate, None, seed=0)
+    load_encoder(candidate)
+    assert not ran.exists()
 
 
 def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:

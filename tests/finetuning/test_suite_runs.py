@@ -102,6 +102,23 @@ def test_a_cell_that_fails_is_reported_and_does_not_end_the_rest(
     assert [json.loads(line)["task"] for line in kept] == ["words", "words"]
 
 
+def test_a_cell_that_has_nothing_to_score_does_not_end_the_rest(
+    bert: str, task_file: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "score_predictions", lambda *_: {})
+    report = evaluate_suite(bert, task_file(), seeds=2, method="probe", output_dir=tmp_path / "out")
+    assert [cell.score for cell in report.failed] == [None, None]
+
+
+@pytest.mark.parametrize("line", ['{"model": "me"}', "[1, 2]", "3"])
+def test_a_file_of_other_lines_is_refused_before_any_work(
+    line: str, bert: str, task_file: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "cells.jsonl").write_text(f"{line}\n")
+    with pytest.raises(ValueError, match=r"Line 1 of .*cells\.jsonl is no finished cell: .* name another folder"):
+        evaluate_suite(bert, task_file(), seeds=1, method="probe", output_dir=tmp_path)
+
+
 def test_glue_runs_end_to_end_with_both_dev_sets_of_mnli_and_a_regression(bert: str, glue: str, tmp_path: Path) -> None:
     report = evaluate_suite(bert, "glue", seeds=1, data=glue, output_dir=tmp_path / "out", method="probe")
     assert not report.failed

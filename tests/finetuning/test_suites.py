@@ -54,6 +54,9 @@ def test_what_a_suite_says_for_all_a_task_may_say_otherwise(tmp_path: Path) -> N
     [
         ({"metrics": ["bleu"]}, "has no key `bleu`"),
         ({"metrics": []}, "`tasks.words.metrics` is empty"),
+        ({"data": {"packaged": "polarity", "evaluation": []}}, "`tasks.words.data.evaluation` is empty"),
+        ({"data": {"packaged": "polarity", "num_held_out": 0}}, "`tasks.words.data.num_held_out` is 0: .* at least 1"),
+        ({"training": {"batch_size": 0}}, "`tasks.words.training.batch_size` is 0: it should be at least 1"),
         ({"metrics": "accuracy"}, "`tasks.words.metrics` should be a list of text, got 'accuracy'"),
         ({"metrics": [["accuracy"]]}, "`tasks.words.metrics` should be a list of text"),
         (
