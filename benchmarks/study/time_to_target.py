@@ -102,7 +102,7 @@ def _target_text(headline: Headline, where: str, lines: Sequence[Line]) -> str:
         f"Target: {words.loss(headline.target)} nats, the mean final loss of the {where} student alone, annealed over "
         f"all {headline.budget:,} steps (seeds {words.seeds(headline.alone)}; learning rate {words.rates(rates)}, "
         f"{told}). Costs are relative to that run's. Operations are counted by arithmetic, the teacher's forward "
-        "passes, probes and caches included; time is steps times the median time of a step measured alone."
+        "passes, probes and caches included; time is steps times the median time of a step measured alone (`--times`)."
     )
 
 
