@@ -115,7 +115,7 @@ def test_a_baseline_that_does_not_tell_its_masks_is_taken_with_a_word(
         (["--baseline", "student", "--standalone-loss", "1"], "Give either `--standalone-loss` or `--baseline`"),
         (["--teacher", "null", "--objective", "masked"], "this recipe has no `teacher`"),
         (["--dtype", "float32"], "`--dtype` could be any of --teacher.dtype, --cache.dtype"),
-        (["--standalone-loss", "-1"], "`standalone_loss` is a loss in nats"),
+        (["--standalone-loss", "-1"], "`--standalone-loss` is -1.0: a loss is finite and at least 0, in nats"),
     ],
 )
 def test_what_cannot_be_assessed_is_told_in_one_line(
