@@ -16,9 +16,10 @@ bench: $(VENV)/installed-bench
 docs: $(VENV)/installed-dev
 	$(RUN) mkdocs build --strict $(ARGS)
 
-# A file's tests share what took long to make: runs of several ranks, the built site.
+# A file's tests share what took long to make: runs of several ranks, the built site. Three processes on two cores, since
+# tests of several ranks and of a Hub wait a quarter of their time.
 test: $(VENV)/installed-dev
-	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
+	$(RUN) pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(RUN) ruff format --check .

@@ -56,7 +56,9 @@ def test_the_evidence_is_the_gap_of_knowledge_inheritance() -> None:
 
 def test_the_evidence_is_what_the_study_found_with_the_default_weights() -> None:
     study = json.loads((Path(__file__).parents[1] / "benchmarks/results/study.json").read_text())
-    teachers = study["teachers"]["molecules 4x128, 1200 steps"]
+    # The published one is far ahead, and was tried with a weight that stays only.
+    found = study["teachers"]["molecules 4x128, 1200 steps"]
+    teachers = {name: each for name, each in found.items() if name != "albert"}
     taught = {"weak_other": study["growth_and_teaching"]["random-taught-by-another"]}
     taught |= {name: study["quality"][f"inheritance, {name}"] for name in teachers if name != "weak_other"}
     behind = {name: each["loss behind"] for name, each in teachers.items()}
