@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def filled_in(markdown: str, page: str, root: Path = ROOT) -> str:
     return _DIRECTIVE.sub(lambda found: writers[found[1]](found[2] or ""), text)
 
 
+@cache
 def published(root: Path) -> list[str]:
     """Files of the repository that have a place on the site, by their paths there."""
     found = {path.relative_to(root).as_posix() for pattern in _PATTERNS for path in root.glob(pattern)}

@@ -73,7 +73,7 @@ def forward_flops(model: PreTrainedModel, batch_size: int, length: int, num_posi
 
 def num_configured_parameters(config: PreTrainedConfig, kind: Kind) -> int:
     """Number of parameters of the model that a configuration describes."""
-    return int(_on_meta(config, kind).num_parameters())
+    return int(on_meta(config, kind).num_parameters())
 
 
 def configured_flops(config: PreTrainedConfig, kind: Kind, batch_size: int, length: int, num_positions: int) -> int:
@@ -83,7 +83,7 @@ def configured_flops(config: PreTrainedConfig, kind: Kind, batch_size: int, leng
         ValueError: If its operations cannot be counted.
     """
     try:
-        model = _on_meta(config, kind, attn_implementation="eager").eval()
+        model = on_meta(config, kind, attn_implementation="eager").eval()
     except Exception as error:  # A modelling file may raise anything.
         raise ValueError(f"No model of a `{type(config).__name__}` can be built without data: {error}") from error
     # Models look for padding tokens and, without a cache, for packed sequences in the values of their input; on the
@@ -92,8 +92,9 @@ def configured_flops(config: PreTrainedConfig, kind: Kind, batch_size: int, leng
     return forward_flops(model, batch_size, length, num_positions)
 
 
-def _on_meta(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:
-    # The first rank alone comes here, when it saves a student.
+def on_meta(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:
+    """A language model whose weights take no memory and hold nothing."""
+    # Where a student is saved the first rank alone comes here.
     with unsharded(), torch.device("meta"):
         model: PreTrainedModel = AUTO_CLASSES[kind].from_config(deepcopy(config), **settings)
     return model

@@ -59,6 +59,11 @@ def looks_local(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
 
 
+def needs_own_code(config: Mapping[str, Any]) -> bool:
+    """Tell of a configuration's content whether its class is one that transformers does not have."""
+    return "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
+
+
 def refuse_custom_code(folder: Path, origin: object, trust_remote_code: bool) -> None:
     """Refuse a class that transformers does not have, unless its code is trusted.
 
@@ -66,7 +71,7 @@ def refuse_custom_code(folder: Path, origin: object, trust_remote_code: bool) ->
         ValueError: If it is one; nothing of it has been run.
     """
     config = json.loads((folder / "config.json").read_text())
-    if not trust_remote_code and "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+    if not trust_remote_code and needs_own_code(config):
         raise ValueError(
             f"The teacher ({origin}) is of a class that transformers does not have; its repository brings code for it. "
             "Nothing of it was run. If you have read it and trust it, pass `trust_remote_code=True` and, for a Hub id, "

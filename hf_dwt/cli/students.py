@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,15 +16,15 @@ from transformers import (
 
 from hf_dwt.cli.options import config_fields
 from hf_dwt.cli.recipe import Recipe, reading
+from hf_dwt.costs import on_meta
 from hf_dwt.factory import from_weak_teacher, plan_growth
 from hf_dwt.hub.access import resolve_commit
 from hf_dwt.language_models import AUTO_CLASSES, Kind, architecture_kind, longest_sequence
 from hf_dwt.model_files import looks_local, refuse_revision, without_conversion_service
 from hf_dwt.remapping.depth import interleave
-from hf_dwt.remapping.sizes import fields_of, follow_layers, grown_config, of_layers, per_layer, read_sizes
+from hf_dwt.remapping.sizes import fields_of, grown_config, of_layers, per_layer, stretch_layer_lists
 from hf_dwt.sections import RecipeError, check_keys, suggestion
 from hf_dwt.teacher import Teacher
-from hf_dwt.unsharded import unsharded
 
 
 def pinned(recipe: Recipe) -> Recipe:
@@ -141,10 +140,8 @@ def _grown_config(chosen: dict[str, Any], teacher_config: PreTrainedConfig) -> P
         )
     with reading("student"):
         config = grown_config(teacher_config, None, chosen)[0]
-    # As long as growing makes the lists that have an entry for every layer, whatever it takes for one.
-    follow_layers(
-        teacher_config, config, interleave(*(read_sizes(each)["layers"] for each in (teacher_config, config)))
-    )
+    # As long as growing makes them, whatever it takes for each layer.
+    stretch_layer_lists(teacher_config, config)
     return config
 
 
@@ -170,12 +167,6 @@ def check_student(recipe: Recipe, kind: Kind, teacher: PreTrainedModel | None) -
                 f"`data.length` is {recipe.data.length}, but the {role} reads at most {longest} tokens "
                 "(`max_position_embeddings`)."
             )
-
-
-def on_meta(config: PreTrainedConfig, kind: Kind) -> PreTrainedModel:
-    """A language model whose weights take no memory and hold nothing."""
-    with unsharded(), torch.device("meta"):
-        return new_model(deepcopy(config), kind)
 
 
 def new_model(config: PreTrainedConfig, kind: Kind, **settings: Any) -> PreTrainedModel:

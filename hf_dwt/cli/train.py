@@ -25,10 +25,10 @@ from hf_dwt.cli.runs import (
     score_teacher,
     step_cost,
 )
-from hf_dwt.cli.students import check_student, objective_of, on_meta, pinned, read_teacher_config, student_config
+from hf_dwt.cli.students import check_student, objective_of, pinned, read_teacher_config, student_config
 from hf_dwt.cli.tables import comparison_rows, comparison_table, teacher_row
 from hf_dwt.comparison import summary
-from hf_dwt.costs import StepCost, num_configured_parameters
+from hf_dwt.costs import StepCost, num_configured_parameters, on_meta
 from hf_dwt.course import planned_weights
 from hf_dwt.feeding import data_seed
 from hf_dwt.language_models import Kind

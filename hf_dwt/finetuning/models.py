@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    CONFIG_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
@@ -22,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from hf_dwt.hub.access import resolve_commit
 from hf_dwt.language_models import architecture_kind, longest_sequence
-from hf_dwt.model_files import looks_local, without_conversion_service
+from hf_dwt.model_files import looks_local, needs_own_code, without_conversion_service
 
 _READ = ("config.json", "tokenizer.json", "*.safetensors")
 
@@ -99,7 +98,7 @@ def open_candidate(name: str, *, with_head: bool) -> Candidate:
 
 
 def _refuse_own_code(name: str, config: dict[str, Any]) -> None:
-    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+    if needs_own_code(config):
         raise ValueError(
             f"{name} is of a class that transformers does not have, {config.get('model_type')!r}, and brings code for "
             "it. Code of a model is not run here, and nothing of it was: score a model of a class of transformers."
